@@ -1,0 +1,68 @@
+"""The job's states, its edges, and the events that mark them (contract §2)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+__all__ = ["CONFLATABLE", "EDGES", "LIFECYCLE", "TERMINAL_KINDS", "TERMINAL_STATES", "EventKind", "JobState"]
+
+
+class JobState(StrEnum):
+    """Where a job stands. ``completed``, ``failed`` and ``cancelled`` are reached once and never left."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    WAITING_INPUT = "waiting_input"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended."""
+        return self in TERMINAL_STATES
+
+
+class EventKind(StrEnum):
+    """What an event tells (contract §3)."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    STARTED = "started"
+    PROGRESS = "progress"
+    LOG = "log"
+    OUTPUT = "output"
+    RETRYING = "retrying"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether this event ends its log."""
+        return self in TERMINAL_KINDS
+
+
+TERMINAL_STATES: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+TERMINAL_KINDS: Final = frozenset({EventKind.COMPLETED, EventKind.FAILED, EventKind.CANCELLED})
+CONFLATABLE: Final = frozenset({EventKind.PROGRESS})
+LIFECYCLE: Final = frozenset(EventKind) - {EventKind.PROGRESS, EventKind.LOG, EventKind.OUTPUT}
+"""Kinds that a feed numbers and keeps; progress passes through a feed unnumbered, logs and output not at all."""
+
+_S = JobState
+EDGES: Final[dict[JobState | None, frozenset[JobState]]] = {
+    None: frozenset({_S.SCHEDULED, _S.QUEUED}),
+    _S.SCHEDULED: frozenset({_S.QUEUED, _S.CANCELLED, _S.FAILED}),
+    _S.QUEUED: frozenset({_S.RUNNING, _S.CANCELLED, _S.FAILED}),
+    _S.RUNNING: frozenset({_S.RETRYING, _S.QUEUED, _S.WAITING_INPUT, _S.CANCELLED, _S.COMPLETED, _S.FAILED}),
+    _S.RETRYING: frozenset({_S.QUEUED, _S.CANCELLED, _S.FAILED}),
+    _S.WAITING_INPUT: frozenset({_S.QUEUED, _S.CANCELLED}),
+    _S.COMPLETED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+"""Every permitted transition; the store's scripts refuse all others."""
