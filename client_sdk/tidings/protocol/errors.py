@@ -1,30 +1,30 @@
 """Errors with stable codes: one tree for the wire, the server, the worker and the SDK (RFC 9457).
 
-    TidingsError
-    ├── BadRequest               400 bad_request
-    ├── Unauthenticated          401 unauthenticated
-    │   ├── TokenExpired         401 token_expired
-    │   └── TokenRevoked         401 token_revoked
-    ├── Forbidden                403 forbidden
-    ├── NotFound                 404 not_found
-    │   ├── JobNotFound          404 job_not_found
-    │   └── FileMissing          404 file_not_found
-    ├── MethodNotAllowed         405 method_not_allowed
-    ├── NotAcceptable            406 not_acceptable
-    ├── IllegalState             409 illegal_state
-    │   └── IdempotencyInFlight  409 idempotency_in_flight
-    ├── PayloadTooLarge          413 payload_too_large
-    ├── UnsupportedMediaType     415 unsupported_media_type
-    ├── InvalidInput             422 invalid_input
-    │   ├── UnknownJobType       422 unknown_job_type
-    │   └── IdempotencyConflict  422 idempotency_conflict
-    ├── RateLimited              429 rate_limited       (temporary)
-    ├── QueueFull                429 queue_full         (temporary)
-    ├── InternalError            500 internal_error
-    ├── StoreUnavailable         503 store_unavailable  (temporary)
-    ├── ServerDraining           503 server_draining    (temporary)
-    ├── ConnectionLost           –   connection_lost    (temporary; client side only)
-    └── JobFailed, JobWasCancelled   client side only: what ``result()`` raises
+TidingsError
+├── BadRequest               400 bad_request
+├── Unauthenticated          401 unauthenticated
+│   ├── TokenExpired         401 token_expired
+│   └── TokenRevoked         401 token_revoked
+├── Forbidden                403 forbidden
+├── NotFound                 404 not_found
+│   ├── JobNotFound          404 job_not_found
+│   └── FileMissing          404 file_not_found
+├── MethodNotAllowed         405 method_not_allowed
+├── NotAcceptable            406 not_acceptable
+├── IllegalState             409 illegal_state
+│   └── IdempotencyInFlight  409 idempotency_in_flight
+├── PayloadTooLarge          413 payload_too_large
+├── UnsupportedMediaType     415 unsupported_media_type
+├── InvalidInput             422 invalid_input
+│   ├── UnknownJobType       422 unknown_job_type
+│   └── IdempotencyConflict  422 idempotency_conflict
+├── RateLimited              429 rate_limited       (temporary)
+├── QueueFull                429 queue_full         (temporary)
+├── InternalError            500 internal_error
+├── StoreUnavailable         503 store_unavailable  (temporary)
+├── ServerDraining           503 server_draining    (temporary)
+├── ConnectionLost           –   connection_lost    (temporary; client side only)
+└── JobFailed, JobWasCancelled   client side only: what ``result()`` raises
 """
 
 from __future__ import annotations

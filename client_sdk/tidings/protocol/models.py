@@ -31,7 +31,9 @@ MAX_PRIORITY = 9
 
 JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN, examples=["01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"])]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+]
 
 
 class Progress(BaseModel):
@@ -60,15 +62,23 @@ class SubmitJob(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     type: Name = Field(examples=["report.render"])
-    input: dict[str, Any] = Field(default_factory=dict, description="Validated against the job type's input model.")
+    input: dict[str, Any] = Field(
+        default_factory=dict, description="Validated against the job type's input model."
+    )
     queue: Name | None = Field(default=None, description="Instead of the job type's own queue.")
     priority: int | None = Field(
         default=None, ge=1, le=MAX_PRIORITY, description="1 is first; instead of the queue's own."
     )
-    run_at: AwareDatetime | None = Field(default=None, description="Not before this time (with a UTC offset).")
-    delay_s: float | None = Field(default=None, ge=0, le=366 * 86_400, description="Not before this many seconds.")
+    run_at: AwareDatetime | None = Field(
+        default=None, description="Not before this time (with a UTC offset)."
+    )
+    delay_s: float | None = Field(
+        default=None, ge=0, le=366 * 86_400, description="Not before this many seconds."
+    )
     tags: list[Tag] = Field(default_factory=list, max_length=16)
-    metadata: dict[str, Any] = Field(default_factory=dict, description="Kept with the job, never interpreted.")
+    metadata: dict[str, Any] = Field(
+        default_factory=dict, description="Kept with the job, never interpreted."
+    )
 
     @model_validator(mode="after")
     def _one_due_time(self) -> SubmitJob:

@@ -1,0 +1,267 @@
+"""Settings: read once from the environment and ``.env``, validated whole, frozen, passed in (contract §9).
+
+Every setting has the name ``TIDINGS_<FIELD>``; the usual bare names of ``_BARE_NAMES`` are accepted too. An error names the
+variable, the reason and the fix, and all errors are told at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tidings.protocol.errors import FieldError, TidingsError
+
+__all__ = ["BARE_NAMES", "CLIENT_NAMES", "Settings", "SettingsError", "load_settings", "read_dotenv"]
+
+MIN_SECRET_CHARS = 32
+
+BARE_NAMES: Mapping[str, str] = {
+    "CORS_ORIGIN": "cors_origins",
+    "JWT_SECRET": "jwt_secret",
+    "LOG_LEVEL": "log_level",
+    "PORT": "port",
+    "REDIS_HOST": "redis_host",
+    "REDIS_PASSWORD": "redis_password",
+    "REDIS_PORT": "redis_port",
+    "REDIS_TLS_ENABLED": "redis_tls_enabled",
+    "REDIS_URL": "redis_url",
+    "SOCKET_PORT": "port",
+    "WORKER_CONCURRENCY": "worker_concurrency",
+    "WORKER_ID": "worker_id",
+}
+"""The usual names and the fields they set. Of two names for one field the first in this table wins, ``TIDINGS_…`` over both."""
+
+CLIENT_NAMES = frozenset({"TIDINGS_URL", "TIDINGS_TOKEN"})
+"""Read by the client's commands alone, and no error here."""
+
+
+class SettingsError(TidingsError):
+    """The environment does not make valid settings. ``errors`` has one entry for each variable."""
+
+    code, status, title = "invalid_settings", 500, "The settings are not valid"
+
+    def __str__(self) -> str:
+        return "\n".join([self.detail, *(f"  {e.field}: {e.message}" for e in self.errors)])
+
+
+class Settings(BaseModel):
+    """One process's settings. Build with ``load_settings``, or directly in tests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    env: Literal["development", "production", "test"] = Field("production", description="Which rules apply.")
+    jobs: tuple[str, ...] = Field((), description="Modules that register job types, separated by commas.")
+    data_dir: Path = Field(Path(".tidings"), description="Where the embedded store and files are kept.")
+
+    redis_url: SecretStr | None = Field(None, description="The job store: redis://, rediss:// or unix://.")
+    redis_host: str | None = Field(None, description="Instead of redis_url: the host.")
+    redis_port: int = Field(6379, ge=1, le=65535, description="With redis_host: the port.")
+    redis_password: SecretStr | None = Field(None, description="With redis_host: the password.")
+    redis_tls_enabled: bool = Field(False, description="With redis_host: whether to use TLS.")
+    key_prefix: str = Field(
+        "tidings", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Begins every key; one per installation."
+    )
+    shards: int = Field(1, ge=1, le=4096, description="Fixed when an installation is made.")
+    store_timeout_s: float = Field(5.0, gt=0, le=60, description="Bound on one call of the store, seconds.")
+
+    host: str = Field("127.0.0.1", description="The address the server listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="The server's port; 0 picks a free one.")
+    static_dir: Path | None = Field(
+        None, description="Serve the browser files from here instead of the package."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Origins of other sites that may call, separated by commas."
+    )
+    max_body_bytes: int = Field(
+        1_048_576, ge=1024, le=16_777_216, description="Bound on a JSON request, bytes."
+    )
+    max_file_bytes: int = Field(
+        33_554_432, ge=1024, le=1_073_741_824, description="Bound on an uploaded or produced file, bytes."
+    )
+    max_connections: int = Field(
+        20_000, ge=1, description="Socket.IO connections one server process accepts."
+    )
+    max_subscriptions: int = Field(
+        1000, ge=1, le=100_000, description="Jobs one connection may watch at once."
+    )
+    send_buffer_bytes: int = Field(
+        1_048_576, ge=65_536, description="What may wait for one slow client, bytes; then it is closed."
+    )
+    shutdown_grace_s: float = Field(
+        8.0, ge=0, le=600, description="How long running work is waited for at SIGTERM, seconds."
+    )
+
+    jwt_secret: SecretStr | None = Field(None, description="The HS256 key, at least 32 characters.")
+    jwt_issuer: str | None = Field(None, description="The `iss` a token must have.")
+    jwt_audience: str | None = Field(None, description="The `aud` a token must have.")
+
+    worker_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="The worker's name; default: host, pid and a random part.",
+    )
+    worker_concurrency: int = Field(10, ge=1, le=10_000, description="Jobs one worker process runs at once.")
+    worker_threads: int = Field(10, ge=1, le=256, description="Threads for synchronous job functions.")
+    worker_port: int | None = Field(
+        None, ge=0, le=65535, description="Serve the worker's health and metrics on this port."
+    )
+    lease_s: float = Field(
+        6.0, ge=0.5, le=300, description="A worker that is silent for so long has lost its jobs, seconds."
+    )
+    max_result_bytes: int = Field(
+        1_048_576, ge=1024, le=16_777_216, description="Bound on a job's result, bytes of JSON."
+    )
+    max_event_bytes: int = Field(
+        65_536, ge=1024, le=1_048_576, description="Bound on one event's data, bytes of JSON."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level that is logged."
+    )
+    log_format: Literal["json", "text"] = Field(
+        "json", description="One JSON object a line, or text for people."
+    )
+
+    @field_validator("jobs", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("env", "log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _store_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"^(redis|rediss|unix)://", value.get_secret_value()):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < MIN_SECRET_CHARS:
+            raise ValueError(
+                f"must have at least {MIN_SECRET_CHARS} characters; make one with: "
+                'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            )
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.match(r"^https?://[^/\s]+$", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; write it like https://app.example.com, without a path"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _no_wildcard_in_production(self) -> Settings:
+        if self.env == "production" and "*" in self.cors_origins:
+            raise ValueError(
+                "cors_origins: '*' lets every site act for a signed-in user; name the origins in production"
+            )
+        return self
+
+    @property
+    def store_url(self) -> str | None:
+        """The store's URL with its password, from ``redis_url`` or the host's parts; None when neither is set."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        if self.redis_host is None:
+            return None
+        from urllib.parse import quote
+
+        secret = f":{quote(self.redis_password.get_secret_value(), safe='')}@" if self.redis_password else ""
+        scheme = "rediss" if self.redis_tls_enabled else "redis"
+        return f"{scheme}://{secret}{self.redis_host}:{self.redis_port}/0"
+
+
+def read_dotenv(path: Path) -> dict[str, str]:
+    """Read ``NAME=value`` lines; ``#`` begins a comment, quotes around a value are removed, ``export`` is allowed."""
+    if not path.is_file():
+        return {}
+    found: dict[str, str] = {}
+    for line in path.read_text("utf-8").splitlines():
+        match = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$", line)
+        if match is None:
+            continue
+        name, value = match.groups()
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        else:
+            value = re.sub(r"\s+#.*$", "", value)
+        found[name] = value
+    return found
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env"), **overrides: Any
+) -> Settings:
+    """Build the settings of this process: arguments win over the environment, it wins over ``.env``.
+
+    Raises:
+        SettingsError: with an entry for every variable that is unknown or not valid.
+    """
+    env = (read_dotenv(dotenv) if dotenv else {}) | dict(os.environ if environ is None else environ)
+    values: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    problems: list[FieldError] = []
+    for bare, field in BARE_NAMES.items():
+        if env.get(bare) and field not in values:
+            values[field], names[field] = env[bare], bare
+    for name, value in env.items():
+        if not name.startswith("TIDINGS_") or name in CLIENT_NAMES:
+            continue
+        field = name.removeprefix("TIDINGS_").lower()
+        if field not in Settings.model_fields:
+            problems.append(FieldError(field=name, code="unknown_setting", message=_unknown(name)))
+        elif value != "":
+            values[field], names[field] = value, name
+    for field, value in overrides.items():
+        if value is not None:
+            values[field] = value
+            names.pop(field, None)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        for entry in error.errors(include_input=False, include_url=False):
+            field = str(entry["loc"][0]) if entry["loc"] else ""
+            name = names.get(field, f"TIDINGS_{field.upper()}" if field else "TIDINGS_CORS_ORIGINS")
+            message = entry["msg"].removeprefix("Value error, ")
+            problems.append(FieldError(field=name, code=entry["type"], message=message))
+    if problems:
+        raise SettingsError("the settings are not valid:", errors=problems)
+    return settings
+
+
+def _unknown(name: str) -> str:
+    known = sorted({f"TIDINGS_{field.upper()}" for field in Settings.model_fields} | CLIENT_NAMES)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return (
+        f"unknown setting; did you mean {near[0]}?"
+        if near
+        else "unknown setting; docs/settings.md lists the known ones"
+    )

@@ -1,0 +1,33 @@
+"""The Lua scripts: each file behind its prelude, loaded once, called by SHA."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+__all__ = ["Script", "load_script"]
+
+_READING = frozenset({"read_job", "read_events", "heads", "list_jobs", "read_feed", "count_jobs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's whole source and its SHA-1, by which the store knows it."""
+
+    name: str
+    source: str
+    sha: str
+
+
+@cache
+def load_script(name: str) -> Script:
+    """Read ``lua/<name>.lua`` and put its prelude in front; ``attach`` stands alone."""
+    folder = resources.files(__package__) / "lua"
+    source = (folder / f"{name}.lua").read_text("utf-8")
+    if name in _READING:
+        source = (folder / "read_prelude.lua").read_text("utf-8") + source
+    elif name != "attach":
+        source = (folder / "prelude.lua").read_text("utf-8") + source
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
