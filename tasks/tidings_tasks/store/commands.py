@@ -287,7 +287,7 @@ def read_events(
             _record(parts),
         )
 
-    args = [job_id, after.epoch, after.seq, limit, max_bytes, int(with_job)]
+    args: list[bytes | str | int] = [job_id, after.epoch, after.seq, limit, max_bytes, int(with_job)]
     return Command("read_events", shard_of(job_id), args, parse)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable
 from typing import Any, TypeVar, cast
 
 import redis
@@ -116,17 +115,14 @@ class Store(_Shell):
         sha, source, args = self._call(command)
         try:
             try:
-                reply = await cast("Awaitable[Any]", self._redis.evalsha(sha, *args))
+                reply = await self._redis.evalsha(sha, *args)
             except NoScriptError:
-                reply = await cast("Awaitable[Any]", self._redis.eval(source, *args))
+                reply = await self._redis.eval(source, *args)
             except ResponseError as error:
                 if "DETACHED" not in str(error):
                     raise
-                await cast(
-                    "Awaitable[Any]",
-                    self._redis.eval(load_script("attach").source, 1, *self._attach_args(command.shard)),
-                )
-                reply = await cast("Awaitable[Any]", self._redis.eval(source, *args))
+                await self._redis.eval(load_script("attach").source, 1, *self._attach_args(command.shard))
+                reply = await self._redis.eval(source, *args)
         except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
             raise _unavailable(error) from error
         except ResponseError as error:
@@ -144,7 +140,7 @@ class Store(_Shell):
             StoreUnavailable: the store went away.
         """
         try:
-            reply = await cast("Awaitable[Any]", self._redis.blpop(keys, timeout=timeout_s))
+            reply = await self._redis.blpop(keys, timeout=timeout_s)
         except RedisError as error:
             raise _unavailable(error) from error
         return None if reply is None else (reply[0].decode(), reply[1])
@@ -152,13 +148,24 @@ class Store(_Shell):
     async def ping(self) -> None:
         """Raise ``StoreUnavailable`` unless the store answers."""
         try:
-            await cast("Awaitable[Any]", self._redis.ping())
+            await self._redis.ping()
+        except (RedisError, TimeoutError, OSError) as error:
+            raise _unavailable(error) from error
+
+    async def publish(self, channel: str, payload: bytes) -> None:
+        """Publish on a sharded channel, outside any script; only for what no log needs to remember.
+
+        Raises:
+            StoreUnavailable: the store went away.
+        """
+        try:
+            await self._redis.execute_command("SPUBLISH", channel, payload)
         except (RedisError, TimeoutError, OSError) as error:
             raise _unavailable(error) from error
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._redis.aclose()  # type: ignore[attr-defined]  # missing from the library's stubs
+        await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
 
