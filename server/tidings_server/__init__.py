@@ -1,0 +1,1 @@
+"""The server: REST and Socket.IO in front of the job store. ``app.build_app`` makes it."""
