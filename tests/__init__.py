@@ -1,0 +1,1 @@
+"""The tests of Tidings; what they share is in ``tests.support``."""

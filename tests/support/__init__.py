@@ -1,0 +1,1 @@
+"""What tests share: real processes, time limits that scale, checks for leaks."""
