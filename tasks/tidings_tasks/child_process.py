@@ -74,7 +74,7 @@ def start_child(
 ) -> subprocess.Popen[bytes]:
     """Start ``argv`` in a process group of its own, tied to this process. End it with ``end_child``."""
     command = tie_command(argv, tie)
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603  # the words come from our own code and the operator's settings
         command.argv,
         env=env,
         stdin=subprocess.DEVNULL,

@@ -31,7 +31,7 @@ def tie_by_kernel(parent_pid: int, command: list[str]) -> None:
         sys.exit(CANNOT_TIE)
     # Python ignores SIGPIPE, and what is ignored stays so across exec.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606  # no shell is wanted
 
 
 def tie_by_pipe(lifeline_fd: int, command: list[str]) -> None:
@@ -40,7 +40,7 @@ def tie_by_pipe(lifeline_fd: int, command: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     os.set_inheritable(lifeline_fd, False)
-    child = subprocess.Popen(command, close_fds=False)
+    child = subprocess.Popen(command, close_fds=False)  # noqa: S603  # the words come from our own code
 
     def watch() -> None:
         while os.read(lifeline_fd, 1):
@@ -50,7 +50,8 @@ def tie_by_pipe(lifeline_fd: int, command: list[str]) -> None:
     threading.Thread(target=watch, daemon=True).start()
     code = child.wait()
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+        if -code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 

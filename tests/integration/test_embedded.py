@@ -106,7 +106,7 @@ def test_a_store_that_cannot_start_says_what_valkey_says(tmp_path: Path) -> None
         client.set("k", "v")
     (server.directory / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense")
     for _ in range(2):
-        with pytest.raises(EmbeddedStoreError, match="(?i)manifest"):
+        with pytest.raises(EmbeddedStoreError, match=r"(?i)manifest"):
             server.start()
 
 
