@@ -199,7 +199,7 @@ class _Link(asyncio.Protocol):
 
     def send(self, *parts: bytes) -> None:
         assert self._transport is not None
-        self._transport.write(hiredis.pack_command(parts))
+        self._transport.write(hiredis.pack_command(parts))  # type: ignore[arg-type]  # the stub means a tuple of any length
 
     async def call(self, *parts: bytes) -> Any:
         """Send a command of the greeting and await its reply."""
