@@ -18,6 +18,8 @@ const CONNECT_TIMEOUT_MS = 12_000;
 const CALL_TIMEOUT_MS = 10_000;
 /** A connection that held this long was a good one: the next loss starts with a short delay again. */
 const STABLE_MS = 5_000;
+/** How long a new or lost connection is waited for before HTTP is used instead. */
+const HOPE_MS = 1_500;
 /** A planned move to another server is not announced when it succeeds within this time. */
 const MOVE_GRACE_MS = 2_000;
 
@@ -37,8 +39,10 @@ export class Link extends EventTarget {
   #renewNext = false;
   #movingUntil = 0;
   #retryNotBefore = 0;
-  /** @type {Record<"retry" | "deadline" | "stable" | "move" | "grace", ReturnType<typeof setTimeout> | undefined>} */
-  #timers = { retry: undefined, deadline: undefined, stable: undefined, move: undefined, grace: undefined };
+  /** The connection was just asked for or lost, and nothing speaks against having it in a moment. */
+  #hopeful = false;
+  /** @type {Partial<Record<"retry" | "deadline" | "stable" | "move" | "grace" | "hope", ReturnType<typeof setTimeout>>>} */
+  #timers = {};
 
   /**
    * @param {object} options
@@ -79,6 +83,11 @@ export class Link extends EventTarget {
     return this.#socket.connected;
   }
 
+  /** Whether it is worth a moment's waiting for the live connection. */
+  get hopeful() {
+    return this.#hopeful;
+  }
+
   /** Whether work waits for another token. */
   get refused() {
     return this.#refused;
@@ -89,6 +98,7 @@ export class Link extends EventTarget {
     this.#wanted = true;
     globalThis.addEventListener?.("online", this.#hurry);
     globalThis.document?.addEventListener("visibilitychange", this.#hurry);
+    this.#hope();
     this.#connect();
   }
 
@@ -187,7 +197,21 @@ export class Link extends EventTarget {
     this.#socket.connect();
   }
 
+  #hope() {
+    this.#hopeful = true;
+    clearTimeout(this.#timers.hope);
+    this.#timers.hope = setTimeout(() => this.#giveUpHope(), HOPE_MS);
+  }
+
+  #giveUpHope() {
+    clearTimeout(this.#timers.hope);
+    if (!this.#hopeful) return;
+    this.#hopeful = false;
+    if (!this.live) this.dispatchEvent(new Event("change"));
+  }
+
   #onLive() {
+    this.#giveUpHope();
     clearTimeout(this.#timers.deadline);
     clearTimeout(this.#timers.retry);
     this.#movingUntil = 0;
@@ -202,6 +226,7 @@ export class Link extends EventTarget {
     clearTimeout(this.#timers.stable);
     clearTimeout(this.#timers.move);
     this.#reachable = false;
+    this.#hope();
     this.#settle();
     this.dispatchEvent(new Event("change"));
     this.#retryLater(this.#movingUntil > Date.now());
@@ -210,6 +235,7 @@ export class Link extends EventTarget {
   /** @param {Error & {data?: Problem}} error */
   #onConnectError(error) {
     clearTimeout(this.#timers.deadline);
+    this.#giveUpHope();
     const refusal = error.data ? new TidingsError({ code: error.message, ...error.data }) : null;
     if (refusal?.needsToken) return this.#onRefused(refusal);
     this.#retryLater();

@@ -122,9 +122,10 @@ export class Rest {
     const sent = { Accept: "application/json", ...headers };
     if (!anonymous) sent.Authorization = `Bearer ${token}`;
     if (json !== undefined) sent["Content-Type"] = "application/json";
+    const url = this.#url(path, query);
     let response;
     try {
-      response = await fetch(this.#url(path, query), {
+      response = await fetch(url, {
         method,
         headers: sent,
         body: json === undefined ? undefined : JSON.stringify(json),

@@ -117,7 +117,7 @@ export class Topic {
         this.#unsubscribe();
         await aborted(signal);
       } else if (link.live) await this.#followLive(signal);
-      else if (link.refused) await aborted(signal);
+      else if (link.refused || link.hopeful) await aborted(signal);
       else await this.#followPolling(signal);
     } catch (reason) {
       if (signal.aborted) return;
