@@ -92,15 +92,13 @@ class _Reader:
                 )
                 if page is None:
                     raise JobNotFound
-                if page.reset or page.entries or page.jobs is not None:
-                    self._at = page.end
-                    return _Taken(page.entries, page)
                 self._at = page.end
-                if page.has_ended:
-                    return _Taken([], page)
-                if self._topic.try_go_live(self, self._at):
+                ended = page.has_ended and self._at.seq >= page.head
+                if not ended and self._topic.try_go_live(self, self._at):
                     self._is_live = True
-                else:
+                if ended or page.reset or page.entries or page.jobs is not None:
+                    return _Taken(page.entries, page)
+                if not self._is_live:
                     await self._topic.settle(self._at)
                 continue
             self._woken.clear()

@@ -35,10 +35,16 @@ _DEAF_AFTER_S = 4.0
 
 
 class Relay:
-    """Watches logs for everybody on this server. Start it on the loop that uses it; close it with ``aclose``."""
+    """Watches logs for everybody on this server. Start it on the loop that uses it; close it with ``aclose``.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        check_every_s: how often the heads of watched logs are compared with the store, seconds; it bounds how late a
+            lost last message arrives.
+    """
+
+    def __init__(self, store: Store, *, check_every_s: float = _CHECK_EVERY_S) -> None:
         self.store = store
+        self._check_every_s = check_every_s
         self._topics: dict[bytes, Topic] = {}
         self._subscriber = Subscriber(store.url, on_message=self._hear, on_connected=self._recheck)
         self._canary = store.keyspace.feed_channel(0, f"canary:{secrets.token_hex(8)}").encode()
@@ -144,7 +150,7 @@ class Relay:
     async def _check_heads(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(_CHECK_EVERY_S):
+                async with asyncio.timeout(self._check_every_s):
                     await self._check_now.wait()
             except TimeoutError:
                 pass
