@@ -1,0 +1,305 @@
+"""A job type: a function, the model of its input, and how it is queued, timed and repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property, update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from tidings.protocol import JobTypeInfo, RetryPolicy
+from tidings.protocol.errors import FieldError, InvalidInput, TidingsError
+
+if TYPE_CHECKING:
+    from .context import JobContext, SyncJobContext
+
+__all__ = ["InvalidResult", "JobType", "NoInput"]
+
+InputT = TypeVar("InputT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MAX_FIELD_ERRORS = 50
+
+
+class InvalidResult(TidingsError, ValueError):
+    """A job function returned what its return annotation does not allow, or what is no JSON."""
+
+    code, status, title = "invalid_result", 500, "The job's result is not valid"
+
+
+class NoInput(BaseModel):
+    """The input of a job type whose function takes the context alone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class JobType(Generic[InputT, ResultT]):
+    """A registered job type. Made by ``@job``; calling it calls the function, as a test does.
+
+    Args:
+        namespace: where annotations that are written as strings are looked up, besides the function's module.
+
+    Raises:
+        TypeError: the function does not have the form ``(ctx)`` or ``(ctx, input: Model)``.
+        ValueError: a name or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *,
+        queue: str,
+        timeout_s: float,
+        max_attempts: int,
+        backoff_s: Sequence[float],
+        description: str | None = None,
+        namespace: Mapping[str, Any] | None = None,
+    ) -> None:
+        _check(name, queue, timeout_s, max_attempts, backoff_s)
+        self.name = name
+        self.fn = fn
+        self.queue = queue
+        self.timeout_s = float(timeout_s)
+        self.max_attempts = max_attempts
+        self.backoff_s = tuple(float(delay) for delay in backoff_s)
+        self.description = (inspect.getdoc(fn) or "") if description is None else description
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.takes_input, model, self._result_hint = _read_signature(fn, namespace or {})
+        self.input_model = cast("type[InputT]", model)
+        update_wrapper(self, fn)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself; nothing is queued."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"JobType({self.name!r}, queue={self.queue!r})"
+
+    def run(self, ctx: JobContext | SyncJobContext, data: InputT) -> Awaitable[ResultT] | ResultT:
+        """Call the function with a validated input."""
+        found: Awaitable[ResultT] | ResultT = self.fn(ctx, data) if self.takes_input else self.fn(ctx)
+        return found
+
+    def validate_input(self, data: Any) -> InputT:
+        """Return the input as the function gets it. Unknown fields are errors, unless a model sets ``extra`` itself.
+
+        Args:
+            data: untrusted; decoded JSON or an instance of the model.
+
+        Raises:
+            InvalidInput: with an entry for each field, named like ``input.steps``.
+        """
+        if isinstance(data, self.input_model):
+            return data
+        if isinstance(data, BaseModel):
+            raise _invalid([FieldError(
+                field="input", code="model_type",
+                message=f"must be a {self.input_model.__name__} or a dict, not a {type(data).__name__}",
+            )])  # fmt: skip
+        try:
+            return self.input_model.model_validate(data, extra="forbid" if self._forbids_extra else None)
+        except ValidationError as error:
+            raise _invalid(_field_errors(error)) from error
+
+    def dump_input(self, data: InputT | Mapping[str, Any]) -> Any:
+        """Validate an input and return it as JSON-ready data, as the store keeps it: a dict stays as it was given.
+
+        Raises:
+            InvalidInput: see ``validate_input``.
+        """
+        self.validate_input(data)
+        if isinstance(data, BaseModel):
+            return data.model_dump(mode="json", by_alias=True, round_trip=True)
+        return data
+
+    def dump_result(self, value: Any) -> bytes:
+        """Encode what the function returned, by its return annotation where it has one.
+
+        Raises:
+            InvalidResult: it does not fit the annotation, or is no JSON.
+        """
+        adapter = self._result_adapter
+        try:
+            return adapter.dump_json(adapter.validate_python(value))
+        except ValidationError as error:
+            found = "; ".join(f"{e.field}: {e.message}" for e in _field_errors(error, root="result"))
+            raise InvalidResult(f"the result does not fit the return annotation: {found}") from error
+        except ValueError as error:  # PydanticSerializationError
+            raise InvalidResult(f"the result is no JSON: {error}") from error
+
+    def info(self) -> JobTypeInfo:
+        """Describe the type as ``GET /api/job-types`` does."""
+        schema = self.input_model.model_json_schema()
+        if self._forbids_extra:
+            schema["additionalProperties"] = False
+        return JobTypeInfo(
+            type=self.name,
+            description=self.description,
+            queue=self.queue,
+            timeout_s=self.timeout_s,
+            retry=RetryPolicy(max_attempts=self.max_attempts, backoff_s=list(self.backoff_s)),
+            input_schema=schema,
+        )
+
+    def submit(
+        self,
+        input: InputT | Mapping[str, Any] | None = None,
+        *,
+        owner: str = "system",
+        org: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        run_at: datetime | None = None,
+        delay_s: float | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str = "",
+    ) -> str:
+        """Put a job into its queue and return its id. Blocks on the store; in a coroutine use ``submit_async``.
+
+        Args:
+            owner: whose the job is, with ``org``; ``system`` is seen by admins only.
+            priority: 1 (first) to 9; None: the queue's own.
+            run_at: not before this moment (with a time zone). ``delay_s``: not before so many seconds.
+            idempotency_key: a repeat with the same key, owner and content within 24 h returns the first job.
+
+        Raises:
+            InvalidInput: the input or an argument is not valid.
+            IdempotencyConflict: the key was used with another content.
+            QueueFull: the queue has no room.
+            StoreUnavailable: the store cannot be reached; repeating with an idempotency key is safe.
+            SettingsError: no store is configured, see ``tidings_tasks.connect``.
+        """
+        from .connection import default_submitter
+
+        return default_submitter().submit(
+            self, input, owner=owner, org=org, queue=queue, priority=priority, run_at=run_at,
+            delay_s=delay_s, tags=tags, metadata=metadata, idempotency_key=idempotency_key,
+        )  # fmt: skip
+
+    async def submit_async(self, input: InputT | Mapping[str, Any] | None = None, **options: Any) -> str:
+        """Do what ``submit`` does, with its arguments, without blocking the event loop."""
+        return await asyncio.to_thread(self.submit, input, **options)
+
+    def submit_many(
+        self,
+        inputs: Iterable[InputT | Mapping[str, Any]],
+        *,
+        owner: str = "system",
+        org: str | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """Put up to 1,000 jobs into their queue, all or none, and return their ids in order.
+
+        Takes the arguments of ``submit`` but ``idempotency_key``; they hold for every job. Raises what ``submit`` does.
+        """
+        from .connection import default_submitter
+
+        return default_submitter().submit_many(self, list(inputs), owner=owner, org=org, **options)
+
+    async def submit_many_async(
+        self, inputs: Iterable[InputT | Mapping[str, Any]], **options: Any
+    ) -> list[str]:
+        """Do what ``submit_many`` does, without blocking the event loop."""
+        return await asyncio.to_thread(self.submit_many, list(inputs), **options)
+
+    @cached_property
+    def _forbids_extra(self) -> bool:
+        # A run-time ``extra`` goes for nested models too, so it would override one that allows more.
+        return not _sets_extra(self.input_model.__pydantic_core_schema__)
+
+    @cached_property
+    def _result_adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self._result_hint)
+
+
+def _check(
+    name: object, queue: object, timeout_s: float, max_attempts: int, backoff_s: Sequence[float]
+) -> None:
+    for what, text in (("job type", name), ("queue", queue)):
+        if not isinstance(text, str) or _NAME.fullmatch(text) is None:
+            raise ValueError(f"a {what}'s name is made of letters, digits, '.', '_' and '-', not {text!r}")
+    if not 0 < timeout_s <= 366 * 86_400:
+        raise ValueError(f"{name}: timeout_s must be above 0 and at most a year, in seconds")
+    if not 1 <= max_attempts <= 1_000_000:
+        raise ValueError(f"{name}: max_attempts must be at least 1")
+    if not 1 <= len(backoff_s) <= 100 or not all(0 <= delay <= 366 * 86_400 for delay in backoff_s):
+        raise ValueError(f"{name}: backoff_s must have 1 to 100 delays of at least 0 seconds")
+
+
+def _read_signature(
+    fn: Callable[..., Any], namespace: Mapping[str, Any]
+) -> tuple[bool, type[BaseModel], Any]:
+    """Find out whether the function takes an input, its model, and its result's type (``Any`` without one)."""
+    where = f"{fn.__module__}.{fn.__qualname__}"
+    signature = inspect.signature(fn)
+    required = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if not 1 <= len(required) <= 2 or any(p.kind is p.KEYWORD_ONLY for p in required):
+        raise TypeError(f"{where}: a job function has the form (ctx, input: Model) or (ctx)")
+
+    def resolve(hint: Any, what: str) -> Any:
+        if not isinstance(hint, str):
+            return hint
+        try:
+            # The author's own annotation, read as typing.get_type_hints does; the context's is left alone,
+            # since its module may be imported for type checkers only.
+            return eval(hint, {**getattr(fn, "__globals__", {}), **namespace})  # noqa: S307
+        except NameError as error:
+            raise TypeError(
+                f"{where}: the annotation of {what}, {hint!r}, cannot be resolved ({error}); "
+                "what it names must be imported when the module runs, not for type checkers only"
+            ) from error
+
+    model: Any = NoInput
+    if len(required) == 2:
+        model = resolve(required[1].annotation, "the input")
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise TypeError(f"{where}: the input must be annotated with a pydantic model")
+    hint = signature.return_annotation
+    result = Any if hint is signature.empty else resolve(hint, "the result")
+    try:
+        TypeAdapter(result)
+    except PydanticSchemaGenerationError as error:
+        raise TypeError(
+            f"{where}: the return annotation is nothing pydantic can serialise: {error}"
+        ) from error
+    return len(required) == 2, model, result
+
+
+def _sets_extra(schema: Any) -> bool:
+    if isinstance(schema, Mapping):
+        found = schema.get("cls")
+        is_model = schema.get("type") == "model" and isinstance(found, type) and issubclass(found, BaseModel)
+        if is_model and "extra" in found.model_config:
+            return True
+        return any(_sets_extra(value) for value in schema.values())
+    if isinstance(schema, list | tuple):
+        return any(_sets_extra(value) for value in schema)
+    return False
+
+
+def _field_errors(error: ValidationError, root: str = "input") -> list[FieldError]:
+    return [
+        FieldError(field=".".join([root, *map(str, entry["loc"])]), code=entry["type"], message=entry["msg"])
+        for entry in error.errors(include_url=False, include_input=False, include_context=False)[
+            :_MAX_FIELD_ERRORS
+        ]
+    ]
+
+
+def _invalid(errors: list[FieldError]) -> InvalidInput:
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return InvalidInput(f"{first.field}: {first.message}{more}", errors=errors)
