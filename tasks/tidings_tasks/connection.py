@@ -82,8 +82,7 @@ def connect(target: Settings | str, *, keyspace: Keyspace | None = None) -> None
         SettingsError: the settings name no store.
     """
     global _default
-    is_url = isinstance(target, str)
-    made = Submitter(target, keyspace or Keyspace()) if is_url else _submitter(target)
+    made = _submitter(target) if isinstance(target, Settings) else Submitter(target, keyspace or Keyspace())
     with _lock:
         replaced, _default = _default, made
     if replaced is not None:

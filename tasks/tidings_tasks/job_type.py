@@ -281,8 +281,12 @@ def _read_signature(
 def _sets_extra(schema: Any) -> bool:
     if isinstance(schema, Mapping):
         found = schema.get("cls")
-        is_model = schema.get("type") == "model" and isinstance(found, type) and issubclass(found, BaseModel)
-        if is_model and "extra" in found.model_config:
+        if (
+            schema.get("type") == "model"
+            and isinstance(found, type)
+            and issubclass(found, BaseModel)
+            and "extra" in found.model_config
+        ):
             return True
         return any(_sets_extra(value) for value in schema.values())
     if isinstance(schema, list | tuple):

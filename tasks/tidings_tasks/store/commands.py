@@ -48,6 +48,7 @@ COMPLETED_KEPT_MS = 7 * 86_400_000
 FAILED_KEPT_MS = 30 * 86_400_000
 MAX_QUEUE_LENGTH = 5_000_000
 FEED_SNAPSHOT_JOBS = 100
+MAX_CLAIMS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +211,13 @@ def step(
     lease_ms: int,
     writes: Sequence[Write] = (),
     wants: Iterable[tuple[str, int]] = (),
+    most: int | None = None,
 ) -> Command[StepReply]:
-    """Write, keep up the shard, and claim up to so many jobs of each queue, in this order of preference.
+    """Write, keep up the shard, and claim up to so many jobs of each queue, in this order, at most ``most`` in all.
 
     ``call`` must be the same when a step is repeated after a lost reply, and new for every other step.
     """
-    args: list[bytes | str | int] = [worker, call, lease_ms, len(writes)]
+    args: list[bytes | str | int] = [worker, call, lease_ms, len(writes), MAX_CLAIMS if most is None else most]
     for w in writes:
         args += (w.id, w.attempt, w.number, w.verb.value, w.data, w.extra)
     for queue, wanted in wants:

@@ -1,8 +1,9 @@
 -- One step of a worker: its numbered writes in order, upkeep of the shard (due jobs, lapsed leases, retention), the next claims.
 -- KEYS[1] shard prefix
--- ARGV  worker id, call number, lease_ms, number of writes W,
+-- ARGV  worker id, call number, lease_ms, number of writes W, how many jobs to claim at most,
 --       W x {id, attempt, write number, verb, data (JSON), extra},
---       then {queue, how many wanted} in the order in which the worker prefers them
+--       then {queue, how many wanted} in the order in which the worker prefers them; naming a queue, even with 0 wanted,
+--       gives back the wake token that the worker may have taken, when jobs are left in it
 --   verbs: progress | log | output      data is the event's data
 --          complete                      data is the result
 --          retry                         data is the error, extra the delay in ms; counts as a try
@@ -12,7 +13,7 @@
 -- Returns {now ms, ms until something falls due (-1: nothing), {a code for each write}, {id, attempt, queue, tries, spec, ...}}
 --   codes: 1 done | 2 done, and the job's cancellation was asked for | 3 a repeat, nothing changed | 0 refused: another attempt, or over
 -- A repeat of a call (same worker and call number) is answered with the jobs it claimed the first time. Atomic.
-local worker, call_number, lease_ms, writes = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local worker, call_number, lease_ms, writes, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local UPKEEP_BATCH = 50
 
 local VERBS = {
@@ -48,7 +49,7 @@ local VERBS = {
 local ENDS = { complete = 1, retry = 1, fail = 1, cancel = 1, release = 1 }
 
 local codes = {}
-local i = 5
+local i = 6
 for k = 1, writes do
   local id, attempt, number, verb = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), ARGV[i + 3]
   local job = load(id)
@@ -122,13 +123,14 @@ elseif i <= #ARGV then
   local members, leases = {}, {}
   local started = '{"worker":' .. cjson.encode(worker) .. ',"attempt":'
   while i < #ARGV do
-    local queue, wanted = ARGV[i], tonumber(ARGV[i + 1])
+    local queue, wanted = ARGV[i], math.min(room, tonumber(ARGV[i + 1]))
     i = i + 2
     local popped = wanted > 0 and call('ZPOPMIN', P .. ':q:' .. queue, wanted) or {}
     for k = 1, #popped, 2 do
       local id = popped[k]
       local job = load(id)
       if job and job.s == 'queued' then
+        room = room - 1
         become(job, 'running')
         set(job, 'a', job.a + 1)
         set(job, 'w', 0)
@@ -145,7 +147,7 @@ elseif i <= #ARGV then
       end
     end
     -- Another worker may take what is left: the token this one took was the only one.
-    if wanted > 0 and call('ZCARD', P .. ':q:' .. queue) > 0 then wake(queue) end
+    if call('ZCARD', P .. ':q:' .. queue) > 0 then wake(queue) end
   end
   if #leases > 0 then call('ZADD', P .. ':lease', unpack(leases)) end
   if #members > 0 or last[1] then
@@ -159,7 +161,9 @@ local next_due = -1
 for _, key in ipairs({ ':due', ':lease' }) do
   local first = call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')
   if first[2] then
-    local wait = math.max(0, tonumber(first[2]) - NOW)
+    -- No lease is reaped before the time kept in :meta, so nothing is due before it either.
+    local at = key == ':lease' and math.max(tonumber(first[2]), tonumber(META[2] or 0)) or tonumber(first[2])
+    local wait = math.max(0, at - NOW)
     if next_due < 0 or wait < next_due then next_due = wait end
   end
 end
