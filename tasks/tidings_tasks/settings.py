@@ -1,17 +1,17 @@
 """Settings: read once from the environment and ``.env``, validated whole, frozen, passed in (contract §9).
 
-Every setting has the name ``TIDINGS_<FIELD>``; the usual bare names of ``_BARE_NAMES`` are accepted too. An error names the
+Every setting has the name ``TIDINGS_<FIELD>``; the usual bare names of ``BARE_NAMES`` are accepted too. An error names the
 variable, the reason and the fix, and all errors are told at once.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -23,9 +23,11 @@ from pydantic import (
     model_validator,
 )
 
-from tidings.protocol.errors import FieldError, TidingsError
+from tidings.protocol.errors import FieldError
 
-__all__ = ["BARE_NAMES", "CLIENT_NAMES", "Settings", "SettingsError", "load_settings", "read_dotenv"]
+from .environment import SettingsError, read_environment
+
+__all__ = ["BARE_NAMES", "CLIENT_NAMES", "MIN_SECRET_CHARS", "Settings", "SettingsError", "load_settings"]
 
 MIN_SECRET_CHARS = 32
 
@@ -47,15 +49,6 @@ BARE_NAMES: Mapping[str, str] = {
 
 CLIENT_NAMES = frozenset({"TIDINGS_URL", "TIDINGS_TOKEN"})
 """Read by the client's commands alone, and no error here."""
-
-
-class SettingsError(TidingsError):
-    """The environment does not make valid settings. ``errors`` has one entry for each variable."""
-
-    code, status, title = "invalid_settings", 500, "The settings are not valid"
-
-    def __str__(self) -> str:
-        return "\n".join([self.detail, *(f"  {e.field}: {e.message}" for e in self.errors)])
 
 
 class Settings(BaseModel):
@@ -145,6 +138,19 @@ class Settings(BaseModel):
             else value
         )
 
+    @field_validator("jobs")
+    @classmethod
+    def _module_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{name!r} is no module; write it as for an import, such as myapp.jobs")
+        return value
+
+    @field_validator("data_dir", "static_dir")
+    @classmethod
+    def _home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value is not None else None
+
     @field_validator("env", "log_level", "log_format", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
@@ -153,8 +159,19 @@ class Settings(BaseModel):
     @field_validator("redis_url")
     @classmethod
     def _store_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.match(r"^(redis|rediss|unix)://", value.get_secret_value()):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value is None:
+            return None
+        try:
+            url = urlsplit(value.get_secret_value())
+            place = url.path if url.scheme == "unix" else url.hostname
+            _ = url.port
+        except ValueError:
+            place = None
+        if not place or url.scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError(
+                "is no store's URL; write redis://HOST:PORT/0, rediss:// for TLS, or unix:///PATH, "
+                "with /, @ and : of a password percent-encoded"
+            )
         return value
 
     @field_validator("jwt_secret")
@@ -178,10 +195,15 @@ class Settings(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _no_wildcard_in_production(self) -> Settings:
+    def _agree(self) -> Settings:
+        # Each message begins with its field, which `load_settings` turns into the variable's name.
         if self.env == "production" and "*" in self.cors_origins:
             raise ValueError(
                 "cors_origins: '*' lets every site act for a signed-in user; name the origins in production"
+            )
+        if self.redis_url is None and self.redis_host is None and self.redis_password is not None:
+            raise ValueError(
+                "redis_password: goes with REDIS_HOST, which is not set; or write both in REDIS_URL"
             )
         return self
 
@@ -192,29 +214,17 @@ class Settings(BaseModel):
             return self.redis_url.get_secret_value()
         if self.redis_host is None:
             return None
-        from urllib.parse import quote
-
         secret = f":{quote(self.redis_password.get_secret_value(), safe='')}@" if self.redis_password else ""
         scheme = "rediss" if self.redis_tls_enabled else "redis"
-        return f"{scheme}://{secret}{self.redis_host}:{self.redis_port}/0"
+        host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
+        return f"{scheme}://{secret}{host}:{self.redis_port}/0"
 
-
-def read_dotenv(path: Path) -> dict[str, str]:
-    """Read ``NAME=value`` lines; ``#`` begins a comment, quotes around a value are removed, ``export`` is allowed."""
-    if not path.is_file():
-        return {}
-    found: dict[str, str] = {}
-    for line in path.read_text("utf-8").splitlines():
-        match = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$", line)
-        if match is None:
-            continue
-        name, value = match.groups()
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-            value = value[1:-1]
-        else:
-            value = re.sub(r"\s+#.*$", "", value)
-        found[name] = value
-    return found
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, for the log's redactor alone."""
+        password = urlsplit(self.store_url or "").password
+        own = self.jwt_secret.get_secret_value() if self.jwt_secret else None
+        return tuple({secret for secret in (own, password, unquote(password or "")) if secret})
 
 
 def load_settings(
@@ -225,7 +235,7 @@ def load_settings(
     Raises:
         SettingsError: with an entry for every variable that is unknown or not valid.
     """
-    env = (read_dotenv(dotenv) if dotenv else {}) | dict(os.environ if environ is None else environ)
+    env = read_environment(environ, dotenv)
     values: dict[str, Any] = {}
     names: dict[str, str] = {}
     problems: list[FieldError] = []
@@ -248,9 +258,10 @@ def load_settings(
         settings = Settings.model_validate(values)
     except ValidationError as error:
         for entry in error.errors(include_input=False, include_url=False):
-            field = str(entry["loc"][0]) if entry["loc"] else ""
-            name = names.get(field, f"TIDINGS_{field.upper()}" if field else "TIDINGS_CORS_ORIGINS")
             message = entry["msg"].removeprefix("Value error, ")
+            field = str(entry["loc"][0]) if entry["loc"] else message.partition(": ")[0]
+            message = message.removeprefix(f"{field}: ")
+            name = names.get(field, f"TIDINGS_{field.upper()}")
             problems.append(FieldError(field=name, code=entry["type"], message=message))
     if problems:
         raise SettingsError("the settings are not valid:", errors=problems)
