@@ -55,6 +55,7 @@ class Watch:
         self._failures = 0
         self._attempts = 0
         self._attached_at: float | None = None
+        self._last_failed_at = self._cursor.position
         self._offline_since = 0.0
         self._items = self._run()
 
@@ -190,12 +191,13 @@ class Watch:
         counts = not isinstance(error, ServerDraining) and not (
             isinstance(error, TransportFailed) and not error.reached
         )
-        if self._attached_at is not None:
-            self._offline_since = now
-            if now - self._attached_at >= policy.stable_after_s:
-                self._failures = self._attempts = 0
-                counts = False
-            self._attached_at = None
+        stable = self._attached_at is not None and now - self._attached_at >= policy.stable_after_s
+        if stable:
+            self._failures, counts = 0, False
+        if stable or self._cursor.position != self._last_failed_at:
+            # A connection that neither lasted nor brought anything was none.
+            self._offline_since, self._attempts = now, 0
+        self._attached_at, self._last_failed_at = None, self._cursor.position
         self._set_state(ConnectionState.OFFLINE)
         left_s = self._offline_since + policy.offline_timeout_s - now
         if left_s <= 0:

@@ -27,9 +27,10 @@ from .inbox import Inbox
 
 __all__ = ["SocketConnection"]
 
-_LOG = logging.getLogger("tidings.socketio")
-# At INFO the libraries log every packet, the one with the token too.
-_LOG.setLevel(logging.WARNING)
+_LOG = logging.getLogger(__name__)
+_LIBRARY_LOG = logging.getLogger("tidings.socketio")
+# At INFO the library logs every packet, the one with the token too; at WARNING every dropped connection.
+_LIBRARY_LOG.setLevel(logging.ERROR)
 _CLOSE_TIMEOUT_S = 2.0
 _MAX_DRAIN_S = 60.0
 
@@ -94,8 +95,8 @@ class SocketConnection:
         self._sio = socketio.AsyncClient(
             reconnection=False,
             handle_sigint=False,
-            logger=_LOG,
-            engineio_logger=_LOG,
+            logger=_LIBRARY_LOG,
+            engineio_logger=_LIBRARY_LOG,
             http_session=self._dialer,
         )
         self._sio.on("*", self._on_event)

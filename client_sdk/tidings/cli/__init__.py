@@ -1,0 +1,99 @@
+"""The `tidings` command: the client's commands, and those of the worker and the server where they are installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from .. import __version__
+from ..protocol.errors import TidingsError
+from . import floors, jobs
+from .messages import describe, one_line
+
+__all__ = ["main"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted.
+
+    Args:
+        argv: The arguments behind the program's name; the process's own when left out.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        answer = typer.main.get_command(_app(arguments)).main(
+            arguments, prog_name="tidings", standalone_mode=False
+        )
+        return answer if isinstance(answer, int) else 0
+    except BrokenPipeError:
+        # The reader has gone, as `head` does; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except TidingsError as error:
+        return _say(describe(error), EXIT_FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", EXIT_INTERRUPTED)
+    except OSError as error:
+        return _say(f"{error.filename or 'input/output'}: {error.strerror or error}", EXIT_FAILED)
+    except _USAGE_ERROR as error:
+        return _say(f"{_message(error)} (see: {_help_of(error)})", getattr(error, "exit_code", EXIT_USAGE))
+
+
+# Typer brings its own copy of click since 0.2x and exports only this one of its errors.
+_USAGE_ERROR: type[Exception] = next(
+    kind
+    for kind in typer.BadParameter.__mro__
+    if kind.__name__ == "ClickException" and issubclass(kind, Exception)
+)
+
+
+def _app(arguments: Sequence[str]) -> typer.Typer:
+    app = typer.Typer(
+        help="Run background jobs and follow them live.",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(
+            False, "--version", is_eager=True, callback=_show_version, help="Show the version."
+        ),
+    ) -> None:
+        """Run background jobs and follow them live."""
+
+    jobs.register(app)
+    # A client command must not wait for a server's imports.
+    if next((word for word in arguments if not word.startswith("-")), None) not in jobs.COMMANDS:
+        floors.register(app)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tidings {__version__}")
+        raise typer.Exit
+
+
+def _message(error: Any) -> str:
+    return one_line(error.format_message())
+
+
+def _help_of(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'tidings'} --help"
+
+
+def _say(message: str, status: int) -> int:
+    typer.echo(f"error: {message}", err=True)
+    return status

@@ -1,0 +1,51 @@
+"""What the command line says: one line an error, and no control characters of others' making."""
+
+from __future__ import annotations
+
+import re
+
+from ..protocol.errors import (
+    ConnectionLost,
+    Forbidden,
+    InvalidInput,
+    JobNotFound,
+    RateLimited,
+    TidingsError,
+    TokenExpired,
+    Unauthenticated,
+)
+
+__all__ = ["describe", "one_line", "printable"]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_TOKEN_HINT = "set TIDINGS_TOKEN to a valid token, such as one from `tidings token --sub YOU`"  # noqa: S105 - a hint
+_HINTS: tuple[tuple[type[TidingsError], str], ...] = (
+    (ConnectionLost, "is the server running, and is TIDINGS_URL right?"),
+    (TokenExpired, "set TIDINGS_TOKEN to a fresh one"),
+    (Unauthenticated, _TOKEN_HINT),
+    (Forbidden, "use a token with the scope for it"),
+    (JobNotFound, "check the id; other people's jobs look like none"),
+)
+
+
+def describe(error: TidingsError) -> str:
+    """Say in one line what went wrong, in which field, and what to do about it."""
+    if isinstance(error, InvalidInput) and error.errors:
+        text = "; ".join(f"{fault.field}: {fault.message}" for fault in error.errors)
+    else:
+        text = error.detail
+    if isinstance(error, RateLimited) and error.retry_after_s:
+        text = f"{text}; try again in {error.retry_after_s:.0f} s"
+    hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), None)
+    request = f" [request {error.request_id}]" if error.request_id and error.status >= 500 else ""
+    return one_line(f"{text}{f' — {hint}' if hint else ''} ({error.code}){request}")
+
+
+def one_line(text: str) -> str:
+    """Fold all white space into single spaces and take out control characters."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Take out what could drive a terminal: jobs' messages are anybody's text."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
