@@ -1,0 +1,211 @@
+"""The running jobs of one worker: takes claims in, hands out slots, and finds a job that is to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tidings.protocol.errors import InvalidInput
+
+from ..attempt import Attempt, StopReason
+from ..files import FileStore
+from ..outbox import Outbox
+from ..queue.policy import Verdict, judge_refusal
+from ..registry import Registry
+from ..store import Claim, Verb, WriteCode
+from .calls import AsyncJobCall, SyncJobCall
+from .execution import AsyncExecution, Execution, SyncExecution
+from .metrics import Metrics
+from .threads import Threads
+
+__all__ = ["Crew", "Slots"]
+
+_log = logging.getLogger(__name__)
+
+_Key = tuple[str, int]
+
+
+class Slots:
+    """How many more jobs may run. Shared by the lanes of all shards; used on one loop."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.free = size
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, on_free: Callable[[], None]) -> None:
+        """Call ``on_free`` whenever a slot is given back."""
+        self._listeners.append(on_free)
+
+    def reserve(self) -> int:
+        """Take all that are free; what is not used is given back."""
+        taken, self.free = self.free, 0
+        return taken
+
+    def give_back(self, count: int) -> None:
+        """Free slots again."""
+        self.free += count
+        if count:
+            for on_free in self._listeners:
+                on_free()
+
+
+@dataclass(frozen=True, slots=True)
+class CrewOptions:
+    """What a crew is told once."""
+
+    registry: Registry
+    files: FileStore | None
+    max_result_bytes: int
+
+
+class Crew:
+    """Starts claimed jobs and keeps them until their last write is stored. Used on one loop, but for ``held``."""
+
+    def __init__(self, options: CrewOptions, slots: Slots, threads: Threads, metrics: Metrics) -> None:
+        self._options = options
+        self._slots = slots
+        self._threads = threads
+        self._metrics = metrics
+        self._running: dict[_Key, Execution] = {}
+        self._strays: set[AsyncExecution] = set()
+        self._held: dict[int, dict[_Key, Attempt]] = {}
+        self._held_lock = threading.Lock()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.is_stopping = False
+
+    @property
+    def running(self) -> int:
+        """How many jobs run."""
+        return len(self._running)
+
+    def take(self, shard: int, outbox: Outbox, claims: Iterable[Claim]) -> None:
+        """Start the jobs of these claims, each in a slot that was reserved for it."""
+        for claim in claims:
+            attempt = Attempt(
+                claim, outbox, files=self._options.files, is_shutting_down=lambda: self.is_stopping
+            )
+            key = (attempt.job_id, attempt.number)
+            with self._held_lock:
+                self._held.setdefault(shard, {})[key] = attempt
+            if self.is_stopping:
+                # The claim was under way when the worker was told to stop.
+                outbox.close(attempt, Verb.RELEASE, b"null")
+                self._slots.give_back(1)
+                continue
+            try:
+                execution = self._plan(attempt)
+            except InvalidInput as error:
+                _log.error("job %s of type %s is not run: %s", attempt.job_id, attempt.spec.type, error)
+                verdict = judge_refusal(attempt, error)
+                outbox.close(attempt, verdict.verb, verdict.data, verdict.extra)
+                self._metrics.count_end(attempt, verdict)
+                self._slots.give_back(1)
+                continue
+            self._running[key] = execution
+            self._idle.clear()
+            self._metrics.count_start(attempt)
+            execution.start()
+
+    def stop(self, job_id: str, attempt: int, reason: StopReason) -> None:
+        """Tell a running job to stop; nothing happens when it does not run here any more."""
+        execution = self._running.get((job_id, attempt))
+        if execution is not None and execution.attempt.stop is not reason:
+            execution.stop(reason)
+
+    def settle(self, shard: int, settled: Iterable[tuple[Attempt, WriteCode]]) -> None:
+        """Act on what the store said to the writes of these attempts."""
+        for attempt, code in settled:
+            key = (attempt.job_id, attempt.number)
+            if code is WriteCode.REFUSED:
+                self._lose(shard, attempt)
+            elif code is WriteCode.CANCEL_REQUESTED:
+                self.stop(*key, StopReason.CANCELLED)
+            if attempt.is_closed and attempt.pending_writes == 0:
+                self._let_go(shard, key)
+
+    def renewed(self, shard: int, attempts: Iterable[_Key], codes: Iterable[WriteCode]) -> None:
+        """Act on what the store said to the renewal of these leases."""
+        for key, code in zip(attempts, codes, strict=True):
+            attempt = self._held.get(shard, {}).get(key)
+            if attempt is None or attempt.is_closed:
+                continue  # its last write is on the way, and took the lease with it
+            if code is WriteCode.REFUSED:
+                self._lose(shard, attempt)
+            elif code is WriteCode.CANCEL_REQUESTED:
+                self.stop(*key, StopReason.CANCELLED)
+
+    def held(self, shard: int) -> list[_Key]:
+        """The attempts of a shard whose leases are to be renewed. Any thread may ask."""
+        with self._held_lock:
+            return list(self._held.get(shard, ()))
+
+    async def wait_idle(self) -> None:
+        """Wait until no job runs."""
+        await self._idle.wait()
+
+    def stop_all(self, reason: StopReason) -> None:
+        """Tell all jobs to stop."""
+        for execution in list(self._running.values()):
+            execution.stop(reason)
+
+    def abandon_all(self) -> None:
+        """End all attempts now, whatever their functions do."""
+        for execution in list(self._running.values()):
+            execution.abandon()
+
+    async def dismiss(self, timeout_s: float) -> None:
+        """End the tasks of functions that outlived their attempts. The last thing a crew does."""
+        tasks = []
+        for execution in self._strays:
+            execution.abandon_task()
+            if execution.task is not None:
+                tasks.append(execution.task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+
+    def _plan(self, attempt: Attempt) -> Execution:
+        spec, options = attempt.spec, self._options
+        job_type = options.registry.get(spec.type)
+        data = job_type.validate_input(spec.input)
+        if job_type.is_async:
+            return AsyncExecution(
+                attempt, AsyncJobCall(attempt, job_type, data, options.max_result_bytes), self._on_end
+            )
+        call = SyncJobCall(attempt, job_type, data, options.max_result_bytes)
+        return SyncExecution(attempt, call, self._threads, self._on_end)
+
+    def _on_end(self, execution: Execution, verdict: Verdict) -> None:
+        attempt = execution.attempt
+        self._running.pop((attempt.job_id, attempt.number), None)
+        self._metrics.count_end(attempt, verdict)
+        if isinstance(execution, AsyncExecution) and execution.is_stray:
+            self._strays = {stray for stray in self._strays if stray.is_stray} | {execution}
+        if not self._running:
+            self._idle.set()
+        self._slots.give_back(1)
+
+    def _lose(self, shard: int, attempt: Attempt) -> None:
+        key = (attempt.job_id, attempt.number)
+        self._let_go(shard, key)
+        was_open = not attempt.is_closed
+        execution = self._running.get(key)
+        if execution is not None:
+            execution.stop(StopReason.LOST)
+        else:
+            attempt.ask_to_stop(StopReason.LOST)
+        self._metrics.lost.inc()
+        _log.warning(
+            "attempt %d of job %s lost its lease%s",
+            attempt.number,
+            attempt.job_id,
+            "" if was_open else " before its outcome was stored",
+        )
+
+    def _let_go(self, shard: int, key: _Key) -> None:
+        with self._held_lock:
+            self._held.get(shard, {}).pop(key, None)

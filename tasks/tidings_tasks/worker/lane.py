@@ -1,0 +1,207 @@
+"""One shard of a worker: commits writes, claims jobs, and listens for wake-ups and cancellations.
+
+One step is under way at a time, so the writes of an attempt arrive in order; what is written meanwhile goes together
+into the next one (group commit). A step that the store did not answer is sent again as it was, with its call number:
+the store knows what it has seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tidings.protocol.errors import StoreUnavailable
+
+from ..attempt import StopReason
+from ..outbox import Batch, Bounds, Outbox
+from ..store import StepReply, Store, commands
+from .crew import Crew, Slots
+from .metrics import Metrics
+
+__all__ = ["Lane", "LaneOptions"]
+
+_log = logging.getLogger(__name__)
+
+_LISTEN_S = 1.0
+_LEAST_PAUSE_S = 0.02
+_LEAST_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 2.0
+_CANCEL = re.compile(rb"cancel (\S+):(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOptions:
+    """What a lane is told once. ``queues`` in the order in which they are served."""
+
+    worker: str
+    queues: Sequence[str]
+    lease_ms: int
+    max_event_bytes: int
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+class Lane:
+    """Start ``run``, ``listen`` and ``hear`` as tasks; ``run`` returns after ``close``, when all is stored."""
+
+    def __init__(
+        self, shard: int, options: LaneOptions, store: Store, crew: Crew, slots: Slots, metrics: Metrics
+    ) -> None:
+        self.shard = shard
+        self.has_store = False
+        """Whether the last call reached the store."""
+        self.attached = asyncio.Event()
+        """Set once the store has answered for the first time."""
+        self.outbox = Outbox(self._wake, options.bounds, max_event_bytes=options.max_event_bytes)
+        self._options, self._store, self._crew, self._slots, self._metrics = (
+            options,
+            store,
+            crew,
+            slots,
+            metrics,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._woken = asyncio.Event()
+        self._is_woken = False
+        self._may_listen = asyncio.Event()
+        self._looks = True
+        self._is_starved = False
+        self._is_claiming = True
+        self._is_closing = False
+        self._due_at: float | None = None
+        # The store keeps the last call of each worker name, and a name may be used again by the next process.
+        self._call = secrets.randbits(48)
+        slots.listen(self._on_free_slot)
+
+    def stop_claiming(self) -> None:
+        """Claim no more."""
+        self._is_claiming = False
+        self._wake()
+
+    def close(self) -> None:
+        """Have ``run`` return as soon as the store has all writes."""
+        self._is_closing = True
+        self._wake()
+
+    async def run(self) -> None:
+        """Commit and claim until closed."""
+        while True:
+            self._is_woken = False
+            self._woken.clear()
+            batch = self.outbox.take()
+            is_due = self._due_at is not None and time.monotonic() >= self._due_at
+            looks = self._looks and self._is_claiming
+            if not batch.writes and not looks and not is_due:
+                if self._is_closing and self.outbox.is_empty:
+                    break
+                await self._pause()
+                continue
+            await self._commit(batch, looks=looks or (is_due and self._is_claiming))
+        await self._give_tokens_back()
+
+    async def listen(self) -> None:
+        """Wait for the queues' wake tokens while there are free slots."""
+        lists = [self._store.keyspace.wake_list(self.shard, queue) for queue in self._options.queues]
+        while True:
+            await self._may_listen.wait()
+            try:
+                await self._store.wait(lists, _LISTEN_S)
+            except StoreUnavailable:
+                await asyncio.sleep(random.uniform(_LEAST_BACKOFF_S, 2 * _LEAST_BACKOFF_S))
+            # Also when the time is over: a token can be lost with the worker that took it.
+            self._may_listen.clear()
+            self._looks = True
+            self._wake()
+
+    async def hear(self) -> None:
+        """Read the worker's mailbox: which of its jobs were cancelled."""
+        mailbox = [self._store.keyspace.mailbox(self.shard, self._options.worker)]
+        while True:
+            try:
+                letter = await self._store.wait(mailbox, _LISTEN_S)
+            except StoreUnavailable:
+                await asyncio.sleep(random.uniform(_LEAST_BACKOFF_S, _MOST_BACKOFF_S))
+                continue
+            if letter is not None and (found := _CANCEL.fullmatch(letter[1])) is not None:
+                self._crew.stop(found[1].decode(), int(found[2]), StopReason.CANCELLED)
+
+    async def _commit(self, batch: Batch, *, looks: bool) -> None:
+        room = self._slots.reserve() if looks else 0
+        self._looks = False
+        # With no slot left a look still names the queues: it gives back the token that was taken from one of them.
+        wants = [(queue, room) for queue in self._options.queues] if looks else []
+        reply = await self._step(batch, wants, room)
+        self._due_at = (
+            None
+            if reply.next_due_ms is None
+            else time.monotonic() + max(_LEAST_PAUSE_S, reply.next_due_ms / 1000)
+        )
+        self._crew.settle(self.shard, self.outbox.settle(batch, reply.codes))
+        self._crew.take(self.shard, self.outbox, reply.claims)
+        if looks:
+            self._slots.give_back(room - len(reply.claims))
+            self._is_starved = self._slots.free == 0
+            if not self._is_starved and self._is_claiming:
+                self._may_listen.set()
+
+    async def _step(self, batch: Batch, wants: Sequence[tuple[str, int]], room: int) -> StepReply:
+        self._call += 1
+        command = commands.step(
+            self.shard, worker=self._options.worker, call=self._call, lease_ms=self._options.lease_ms,
+            writes=batch.writes, wants=wants, most=room,
+        )  # fmt: skip
+        backoff_s = _LEAST_BACKOFF_S
+        while True:
+            started = time.monotonic()
+            try:
+                reply = await self._store.run(command)
+            except StoreUnavailable as error:
+                self._metrics.store_failures.inc()
+                if self.has_store or not self.attached.is_set():
+                    _log.warning("shard %d waits for the store: %s", self.shard, error)
+                self.has_store = False
+                await asyncio.sleep(random.uniform(_LEAST_BACKOFF_S, backoff_s))
+                backoff_s = min(_MOST_BACKOFF_S, backoff_s * 2)
+                continue
+            self._metrics.commit_seconds.observe(time.monotonic() - started)
+            if not self.has_store and self.attached.is_set():
+                _log.warning("shard %d has the store again", self.shard)
+            self.has_store = True
+            self.attached.set()
+            return reply
+
+    async def _give_tokens_back(self) -> None:
+        await self._step(Batch(), [(queue, 0) for queue in self._options.queues], 0)
+
+    async def _pause(self) -> None:
+        due = [at for at in (self.outbox.next_due(), self._due_at) if at is not None]
+        delay_s = max(0.0, min(due) - time.monotonic()) if due else None
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    def _on_free_slot(self) -> None:
+        if self._is_starved:
+            self._is_starved = False
+            self._looks = True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._is_woken:
+            return
+        self._is_woken = True
+        if threading.get_ident() == self._thread:
+            self._woken.set()
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._woken.set)
+        except RuntimeError:
+            return  # the loop is closed: the worker ended without this thread

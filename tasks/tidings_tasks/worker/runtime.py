@@ -1,0 +1,212 @@
+"""The worker's life: build the parts, run until told to stop, hand back what does not end in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from tidings.protocol.errors import TidingsError
+
+from ..attempt import StopReason
+from ..files import FileStore
+from ..queue.queues import order_queues
+from ..registry import REGISTRY, Registry
+from ..settings import Settings
+from ..store import Keyspace, Store, SyncStore
+from .crew import Crew, CrewOptions, Slots
+from .lane import Lane, LaneOptions
+from .leases import LeaseKeeper
+from .metrics import Metrics
+from .threads import Threads
+
+__all__ = ["Worker", "WorkerExhausted", "run_worker", "worker_name"]
+
+_log = logging.getLogger(__name__)
+
+_HAND_BACK_S = 1.0
+_DRAIN_S = 5.0
+_DISMISS_S = 1.0
+
+
+class WorkerExhausted(TidingsError):
+    """As many job functions as the worker has threads do not end: the process is to be replaced."""
+
+    code, status, title = "worker_exhausted", 500, "The worker has no usable thread left"
+
+
+def worker_name(settings: Settings) -> str:
+    """The worker's name: as configured, else made of host, process and a random part."""
+    if settings.worker_id is not None:
+        return settings.worker_id
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:40]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+async def run_worker(
+    settings: Settings,
+    *,
+    store_url: str,
+    queues: Iterable[str] | None = None,
+    registry: Registry = REGISTRY,
+    stop: asyncio.Event,
+    hurry: asyncio.Event | None = None,
+    ready: Callable[[], None] | None = None,
+) -> None:
+    """Run jobs until ``stop`` is set.
+
+    Then nothing is claimed any more; running jobs get ``shutdown_grace_s``, and are handed back to their queue after
+    it, or as soon as ``hurry`` is set.
+
+    Args:
+        queues: serve these only; None: all known ones.
+        ready: called once the first claim is possible.
+
+    Raises:
+        StoreMismatch: the store belongs to another installation.
+        WorkerExhausted: too many functions are stuck; the other jobs were handed back.
+    """
+    worker = Worker(settings, store_url=store_url, queues=queues, registry=registry)
+    await worker.run(stop, hurry or asyncio.Event(), ready)
+
+
+class Worker:
+    """One worker process's parts. Made and run once, on one loop; ``run`` closes all it opens."""
+
+    def __init__(
+        self, settings: Settings, *, store_url: str, queues: Iterable[str] | None, registry: Registry
+    ) -> None:
+        self.name = worker_name(settings)
+        self.metrics = Metrics()
+        self._settings = settings
+        self._url = store_url
+        self._keyspace = Keyspace(settings.key_prefix, settings.shards)
+        self._registry = registry
+        self._queues = order_queues(registry.queues if queues is None else queues)
+        self._exhausted = asyncio.Event()
+        self._slots = Slots(settings.worker_concurrency)
+        self._threads = Threads(settings.worker_threads, self._exhausted.set)
+        files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
+        options = CrewOptions(registry, files, settings.max_result_bytes)
+        self._crew = Crew(options, self._slots, self._threads, self.metrics)
+        self._lanes: list[Lane] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker takes jobs and has the store."""
+        return (
+            bool(self._lanes) and not self._crew.is_stopping and all(lane.has_store for lane in self._lanes)
+        )
+
+    async def run(self, stop: asyncio.Event, hurry: asyncio.Event, ready: Callable[[], None] | None) -> None:
+        """Run until ``stop`` is set; see ``run_worker``."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._threads.close)
+            store = self._open_store()
+            stack.push_async_callback(store.aclose)
+            self._open_lanes(store)
+            stack.push_async_callback(self._end_tasks)
+            leases = self._open_leases()
+            stack.push_async_callback(leases.aclose)
+            runs = [self._task(lane.run(), "run", lane) for lane in self._lanes]
+            for lane in self._lanes:
+                self._task(lane.listen(), "listen", lane)
+                self._task(lane.hear(), "hear", lane)
+            ends = [
+                *self._tasks,
+                self._task(stop.wait(), "stop"),
+                self._task(self._exhausted.wait(), "exhausted"),
+            ]
+            if ready is not None:
+                self._task(self._tell_ready(ready), "ready")
+            _log.info("worker %s serves %s", self.name, ", ".join(self._queues))
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await self._shut_down(runs, hurry)
+            for task in ends:
+                if task.done() and not task.cancelled():
+                    task.result()
+            if self._exhausted.is_set():
+                raise WorkerExhausted()
+
+    async def _shut_down(self, runs: list[asyncio.Task[None]], hurry: asyncio.Event) -> None:
+        crew = self._crew
+        crew.is_stopping = True
+        for lane in self._lanes:
+            lane.stop_claiming()
+        if self._exhausted.is_set() or any(run.done() for run in runs):
+            hurry.set()
+        await self._wait_idle(self._settings.shutdown_grace_s, hurry)
+        if crew.running:
+            _log.info("worker %s hands %d jobs back", self.name, crew.running)
+            crew.stop_all(StopReason.HANDED_BACK)
+            await self._wait_idle(_HAND_BACK_S, None)
+            crew.abandon_all()
+        for lane in self._lanes:
+            lane.close()
+        _, unfinished = await asyncio.wait(runs, timeout=_DRAIN_S)
+        if unfinished:
+            _log.error("worker %s ends before the store took everything; what ran will run again", self.name)
+        await crew.dismiss(_DISMISS_S)
+
+    async def _wait_idle(self, timeout_s: float, hurry: asyncio.Event | None) -> None:
+        waits = {asyncio.create_task(self._crew.wait_idle(), name="wait for running jobs")}
+        if hurry is not None:
+            waits.add(asyncio.create_task(hurry.wait(), name="wait for a second signal"))  # type: ignore[arg-type]
+        try:
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _tell_ready(self, ready: Callable[[], None]) -> None:
+        for lane in self._lanes:
+            await lane.attached.wait()
+        ready()
+
+    def _open_store(self) -> Store:
+        settings = self._settings
+        return Store(
+            self._url,
+            self._keyspace,
+            lease_s=settings.lease_s,
+            timeout_s=settings.store_timeout_s,
+            max_connections=3 * self._keyspace.shards + 4,
+        )
+
+    def _open_leases(self) -> LeaseKeeper:
+        lease_s = self._settings.lease_s
+        # A call is repeated up to three times, and all of it has to fit into a lease.
+        timeout_s = min(self._settings.store_timeout_s, lease_s / 6)
+        store = SyncStore(self._url, self._keyspace, lease_s=lease_s, timeout_s=timeout_s)
+        leases = LeaseKeeper(store, self._crew, lease_s=lease_s)
+        leases.start()
+        return leases
+
+    def _open_lanes(self, store: Store) -> None:
+        options = LaneOptions(
+            worker=self.name,
+            queues=self._queues,
+            lease_ms=round(self._settings.lease_s * 1000),
+            max_event_bytes=self._settings.max_event_bytes,
+        )
+        for shard in range(self._keyspace.shards):
+            self._lanes.append(Lane(shard, options, store, self._crew, self._slots, self.metrics))
+
+    def _task(self, work: Coroutine[Any, Any, Any], what: str, lane: Lane | None = None) -> asyncio.Task[Any]:
+        name = f"worker: {what}" if lane is None else f"worker: {what} shard {lane.shard}"
+        task: asyncio.Task[Any] = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        return task
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
