@@ -91,6 +91,21 @@ class Settings(BaseModel):
     max_subscriptions: int = Field(
         1000, ge=1, le=100_000, description="Jobs one connection may watch at once."
     )
+    max_streams: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="SSE streams and long-polls one caller may hold on a server process.",
+    )
+    submissions_per_minute: int = Field(
+        6000,
+        ge=1,
+        le=10_000_000,
+        description="Jobs and files one caller may submit to a server process in a minute.",
+    )
+    metrics_public: bool = Field(
+        False, description="Show `/metrics` to everybody, not only to this machine and to admins."
+    )
     send_buffer_bytes: int = Field(
         1_048_576, ge=65_536, description="What may wait for one slow client, bytes; then it is closed."
     )

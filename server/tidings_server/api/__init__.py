@@ -1,0 +1,1 @@
+"""The REST calls, one file a resource. ``routes.ROUTES`` lists them all."""

@@ -1,0 +1,135 @@
+"""The caller's jobs, newest first: filters, and a cursor that survives new jobs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from tidings.protocol import JobPage, JobState, is_job_id
+from tidings.protocol.errors import InvalidInput
+from tidings_tasks.store import JobRecord, Store, Tenant, commands
+
+from ..context import STORE
+from .answers import json_answer
+from .faults import invalid
+from .route import Answer, Route, identity_of, query_of
+
+__all__ = ["ROUTES"]
+
+_READ_AT_ONCE = 100
+_MAX_READS = 20
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class ListQuery(BaseModel):
+    """The query of the list. All filters must hold; of one filter's values any may."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: list[JobState] = Field(default_factory=list, description="Only jobs in one of these states.")
+    type: list[Word] = Field(default_factory=list, max_length=20, description="Only jobs of these types.")
+    queue: list[Word] = Field(default_factory=list, max_length=20, description="Only jobs of these queues.")
+    tag: list[Word] = Field(
+        default_factory=list, max_length=20, description="Only jobs with one of these tags."
+    )
+    created_after: AwareDatetime | None = Field(
+        default=None, description="Only jobs created after this time, such as 2026-11-23T10:00:00Z."
+    )
+    limit: int = Field(default=50, ge=1, le=200, description="At most so many jobs.")
+    cursor: str | None = Field(default=None, max_length=128, description="`next_cursor` of the page before.")
+
+    @property
+    def is_filtering(self) -> bool:
+        """Whether some jobs may be left out."""
+        return bool(self.status or self.type or self.queue or self.tag)
+
+    def admits(self, record: JobRecord) -> bool:
+        """Whether the filters let the job through."""
+        return (
+            (not self.status or record.state in self.status)
+            and (not self.type or record.spec.type in self.type)
+            and (not self.queue or record.queue in self.queue)
+            and (not self.tag or not set(self.tag).isdisjoint(record.spec.tags))
+            and not self.ends_before(record)
+        )
+
+    def ends_before(self, record: JobRecord) -> bool:
+        """Whether the job, and so all that follow it, is too old."""
+        return self.created_after is not None and record.created_ms <= self.created_after.timestamp() * 1000
+
+
+async def list_jobs(request: web.Request) -> web.StreamResponse:
+    """Answer a page. It may be shorter than ``limit`` although more follows, where filters let little through."""
+    query = query_of(request, ListQuery)
+    store, tenant = request.app[STORE], identity_of(request).tenant
+    jobs, last_id = await _scan(store, tenant, query, _read_cursor(query.cursor))
+    return json_answer(
+        {
+            "jobs": [record.view() for record in jobs],
+            "next_cursor": None if last_id is None else _make_cursor(last_id),
+        }
+    )
+
+
+async def _scan(
+    store: Store, tenant: Tenant, query: ListQuery, after_id: str
+) -> tuple[list[JobRecord], str | None]:
+    """Return a page and the id that the next one begins behind, or None when nothing is left."""
+    found: list[JobRecord] = []
+    shard = store.keyspace.shard_of_tenant(tenant)
+    for _ in range(_MAX_READS):
+        # One more than is wanted tells whether a next page exists.
+        wanted = _READ_AT_ONCE if query.is_filtering else min(_READ_AT_ONCE, query.limit + 1 - len(found))
+        batch = await store.run(commands.list_jobs(shard, tenant, after_id=after_id, limit=wanted))
+        if not batch:
+            return found, None
+        for record in batch:
+            if query.ends_before(record):
+                return found, None
+            if query.admits(record):
+                if len(found) == query.limit:
+                    return found, after_id
+                found.append(record)
+            after_id = record.id
+    return found, after_id
+
+
+def _make_cursor(job_id: str) -> str:
+    return base64.urlsafe_b64encode(job_id.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> str:
+    if cursor is None:
+        return ""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        job_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        job_id = ""
+    if not is_job_id(job_id):
+        raise invalid("cursor", "malformed_cursor", "Send `next_cursor` of an earlier answer, unchanged")
+    return job_id
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/api/jobs",
+        name="listJobs",
+        handle=list_jobs,
+        tag="jobs",
+        summary="List the caller's jobs",
+        description=(
+            "Newest first. A filter takes several values, repeated or separated by commas. A page may hold fewer jobs "
+            "than `limit`, even none, while `next_cursor` says that there is more."
+        ),
+        query=ListQuery,
+        answers=(Answer(description="A page.", model=JobPage),),
+        errors=(InvalidInput,),
+    ),
+)

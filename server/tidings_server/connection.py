@@ -1,0 +1,90 @@
+"""A connection that tells when its client goes away, and whose own errors are problem documents too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from tidings.protocol.errors import BadRequest, InternalError
+
+from .problems import problem_response
+from .request_ids import REQUEST_ID_HEADER, choose_request_id
+
+__all__ = ["Connection", "Runner"]
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's protocol, with a hook for the loss of the connection and problem documents for unreadable requests."""
+
+    __slots__ = ("_on_lost",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._on_lost: set[Callable[[], None]] = set()
+
+    def watch_loss(self, told: Callable[[], None]) -> None:
+        """Call ``told`` once when the connection is lost; at once when it is lost already."""
+        if self.transport is None:
+            told()
+        else:
+            self._on_lost.add(told)
+
+    def unwatch_loss(self, told: Callable[[], None]) -> None:
+        """Forget ``told``."""
+        self._on_lost.discard(told)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell the watchers, whatever aiohttp does with the loss."""
+        super().connection_lost(exc)
+        watchers, self._on_lost = self._on_lost, set()
+        for told in watchers:
+            told()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never reached a handler: a request that is no HTTP, or a header that is too long."""
+        plain = super().handle_error(request, status, exc, message)
+        error = BadRequest("the request is no valid HTTP/1.1, or a line or header of it is too long")
+        request_id = choose_request_id(None)
+        answer = problem_response(error if status < 500 else InternalError(), request_id)
+        answer.headers[REQUEST_ID_HEADER] = request_id
+        if not plain.keep_alive:
+            answer.force_close()
+        return answer
+
+
+class _Server(web.Server):
+    def __init__(self, handler: Any, *, options: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(handler, **kwargs)
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, loop=asyncio.get_running_loop(), **self._options)
+
+
+class Runner(web.AppRunner):
+    """Runs an application on connections of the kind above.
+
+    Args:
+        app: not started yet; the runner starts it and cleans it up.
+        shutdown_timeout: how long running requests are waited for at the end, seconds.
+        connection_options: keyword arguments of ``web.RequestHandler``.
+    """
+
+    def __init__(
+        self, app: web.Application, *, shutdown_timeout: float, connection_options: dict[str, Any]
+    ) -> None:
+        super().__init__(app, shutdown_timeout=shutdown_timeout)
+        self._options = connection_options
+
+    async def _make_server(self) -> web.Server:
+        stock = await super()._make_server()
+        return _Server(stock.request_handler, request_factory=stock.request_factory, options=self._options)
