@@ -17,15 +17,16 @@ from yarl import URL
 
 from . import __version__
 from .policy import Backoff
+from .problems import read_problem
 from .protocol.errors import (
     ConnectionLost,
     IdempotencyInFlight,
     InternalError,
+    PayloadTooLarge,
     QueueFull,
     RateLimited,
     TidingsError,
     Unauthenticated,
-    error_from_problem,
 )
 from .tokens import TokenSource
 
@@ -250,10 +251,12 @@ async def _error_of(response: aiohttp.ClientResponse) -> TidingsError:
     except orjson.JSONDecodeError:
         problem = None
     if isinstance(problem, dict) and isinstance(problem.get("code"), str):
-        return error_from_problem(problem, status=response.status, retry_after_s=retry_after_s)
+        return read_problem(problem, status=response.status, retry_after_s=retry_after_s)
     where = f"{response.method} {response.url.with_query(None)}"
     if response.status in _GATEWAY or response.status == 429:
         return ConnectionLost(f"a gateway answered {response.status} to {where}", retry_after_s=retry_after_s)
+    if response.status == 413:
+        return PayloadTooLarge(f"{where}: a gateway takes no request of this size")
     return InternalError(
         f"{where} answered {response.status} without a Tidings problem document:"
         " is this the URL of a Tidings server?"

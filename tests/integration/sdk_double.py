@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,11 +17,22 @@ from typing import Any
 import socketio
 from aiohttp import web
 
+from tidings import Backoff, WatchPolicy
 from tidings.protocol import TERMINAL_KINDS, Position, new_job_id
 
-__all__ = ["GOOD_TOKEN", "Double", "ScriptedJob"]
+__all__ = ["GOOD_TOKEN", "IMPATIENT", "Double", "ScriptedJob", "answer_problem", "running"]
 
 GOOD_TOKEN = "good-token"  # a fixed word of this double, not a secret
+IMPATIENT = WatchPolicy(
+    failures_before_descent=2,
+    stable_after_s=0.3,
+    probe_every_s=0.2,
+    offline_timeout_s=20,
+    poll_wait_s=1,
+    connect_timeout_s=1,
+    silence_timeout_s=1,
+    backoff=Backoff(base_s=0.02, cap_s=0.1),
+)
 Envelope = dict[str, Any]
 
 
@@ -145,7 +157,7 @@ class Double:
         self._sio.on("subscribe", self._on_subscribe)
         self._sio.on("unsubscribe", self._on_unsubscribe)
         self._sio.on("authenticate", self._on_authenticate)
-        app = web.Application(middlewares=[self._gate])
+        app = web.Application(middlewares=[self._gate], client_max_size=8 << 20)
         self._sio.attach(app)
         app.router.add_post("/api/jobs", self._submit)
         app.router.add_get("/api/jobs", self._list)
@@ -441,6 +453,17 @@ class Double:
 
     def _job(self, request: web.Request) -> ScriptedJob:
         return self.jobs[request.match_info["id"]]
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Double]:
+    """Run a double."""
+    double = Double()
+    await double.start()
+    try:
+        yield double
+    finally:
+        await double.stop()
 
 
 def answer_problem(problem: dict[str, Any], **headers: str) -> web.Response:

@@ -8,20 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.sdk_double import GOOD_TOKEN, Double, ScriptedJob
-from tests.support.timing import scaled
+from tests.integration.sdk_double import GOOD_TOKEN, IMPATIENT, Double, ScriptedJob, running
+from tests.support.timing import eventually, scaled
 from tidings import Backoff, Client, ConnectionState, Event, Reset, Snapshot, Watch, WatchPolicy, errors
 
-IMPATIENT = WatchPolicy(
-    failures_before_descent=2,
-    stable_after_s=0.3,
-    probe_every_s=0.2,
-    offline_timeout_s=20,
-    poll_wait_s=1,
-    connect_timeout_s=1,
-    silence_timeout_s=1,
-    backoff=Backoff(base_s=0.02, cap_s=0.1),
-)
 TRANSPORTS = ["socket.io", "sse", "long-poll"]
 BLOCK = {"socket.io": set[str](), "sse": {"websocket"}, "long-poll": {"websocket", "sse"}}
 
@@ -29,10 +19,8 @@ BLOCK = {"socket.io": set[str](), "sse": {"websocket"}, "long-poll": {"websocket
 @pytest.fixture
 async def double() -> AsyncIterator[Double]:
     """Give a running double."""
-    server = Double()
-    await server.start()
-    yield server
-    await server.stop()
+    async with running() as server:
+        yield server
 
 
 @pytest.fixture
@@ -328,10 +316,9 @@ async def test_a_quiet_job_does_not_keep_a_watch_on_a_lower_transport(double: Do
     await take(watch, 1)
     end = asyncio.create_task(rest(watch))
     double.block = set()
-    await double.subscribed.get()
+    await eventually(lambda: watch.transport == "socket.io")
     double.append(job, "completed")
     assert seqs(await end) == [2]
-    assert watch.transport == "socket.io"
 
 
 async def test_a_stream_that_a_proxy_holds_back_is_given_up_for_long_polls(
@@ -415,14 +402,9 @@ async def test_two_watches_of_one_job_both_see_everything(double: Double, client
     whole = asyncio.create_task(rest(early))
     part = asyncio.create_task(rest(late))
     double.progress(job, 5)
-    await late_leaves_first(double, job)
+    double.append(job, "completed")
     assert seqs(items + await whole) == list(range(1, job.head + 1))
     assert seqs(first_of_late + await part) == list(range(151, job.head + 1))
-
-
-async def late_leaves_first(double: Double, job: ScriptedJob) -> None:
-    """End the job."""
-    double.append(job, "completed")
 
 
 async def test_one_of_two_watches_leaving_does_not_silence_the_other(double: Double, client: Client) -> None:

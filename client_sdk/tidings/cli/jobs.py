@@ -54,12 +54,12 @@ def _time(text: str | None) -> datetime | None:
         ) from error
 
 
-JobIdArgument = Annotated[str, typer.Argument(help="The job's id.", callback=_job_id)]
+JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", callback=_job_id)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def submit(
-    type: Annotated[str, typer.Argument(help="The job type, such as report.render.")],
+    type: Annotated[str, typer.Argument(metavar="TYPE", help="The job type, such as report.render.")],
     input: Annotated[
         list[str] | None,
         typer.Option(

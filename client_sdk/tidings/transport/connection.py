@@ -13,13 +13,13 @@ from yarl import URL
 
 from ..cursor import Batch
 from ..policy import WatchPolicy
+from ..problems import read_problem
 from ..protocol.errors import (
     ServerDraining,
     TidingsError,
     TokenExpired,
     TokenRevoked,
     Unauthenticated,
-    error_from_problem,
 )
 from ..tokens import TokenSource
 from . import TransportFailed, Unreadable, read_events, read_job
@@ -151,6 +151,8 @@ class SocketConnection:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
         for step in (self._sio.disconnect, self._dialer.close, self._sio.eio.wait):
+            # Ends the library's writer; on a CLOSE from the server it takes back its own word to that end.
+            self._sio.eio.queue.put_nowait(None)
             try:
                 async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                     await step()
@@ -240,7 +242,7 @@ class SocketConnection:
 
     def _on_bye(self, code: object) -> None:
         if code in {TokenExpired.code, TokenRevoked.code}:
-            self._lose_token(error_from_problem({"code": code}))
+            self._lose_token(read_problem({"code": code}))
         elif code == ServerDraining.code:
             self._finish(ServerDraining())
         else:
@@ -293,22 +295,15 @@ class SocketConnection:
 def _refused(refusal: Mapping[str, Any]) -> TidingsError:
     problem = refusal.get("data")
     if isinstance(problem, Mapping):
-        return error_from_problem(problem, status=_status(problem))
-    return error_from_problem({"code": refusal.get("message")}, status=503)
-
-
-def _status(problem: Mapping[str, Any]) -> int:
-    status = problem.get("status")
-    return status if isinstance(status, int) else 500
+        return read_problem(problem)
+    return read_problem({"code": refusal.get("message"), "status": 503})
 
 
 def _read_answer(answer: object) -> Batch:
     if not isinstance(answer, Mapping):
         raise Unreadable("the server answered a subscription with nothing")
     if answer.get("ok") is not True:
-        error = answer.get("error")
-        problem = error if isinstance(error, Mapping) else {}
-        raise error_from_problem(problem, status=_status(problem))
+        raise read_problem(answer.get("error"))
     if not isinstance(answer.get("position"), str):
         raise Unreadable("the server answered a subscription without a position")
     reset = answer.get("reset") is True
