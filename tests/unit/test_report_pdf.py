@@ -190,4 +190,5 @@ def test_words_break_at_spaces_and_hyphens_but_dates_do_not(breaker: LineBreaker
 
     assert broken("the north-west on", "the north-") == ["the north-", "west on"]
     assert broken("on 2026-01-31", "on 2026-01-") == ["on", "2026-01-31"]
+    assert broken("aa bbb", "aabbb") == ["aa", "bbb"], "the space between counts too"
     assert broken("unbreakable", "unbrea") == ["unbrea", "kable"]
