@@ -9,6 +9,8 @@ const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$/;
 const UNDERLINE = /^ {0,3}(=+|-+)[ \t]*$/;
 const FENCE = /^ {0,3}(`{3,}|~{3,})/;
 const MAX_HEADING_LENGTH = 200;
+/** The heading of what stands between the title and the first section. */
+const INTRODUCTION = "Introduction";
 
 /**
  * Cut a document at its highest level of headings. A single heading of the first level, at the very beginning,
@@ -36,7 +38,7 @@ export function splitMarkdown(text, fallback) {
     const markdown = lines.slice(from, to).join("\n").trim();
     if (markdown || always) sections.push({ heading: heading.slice(0, MAX_HEADING_LENGTH) || fallback, markdown });
   };
-  add(title ?? fallback, start, cuts[0]?.line ?? lines.length, false);
+  add(title === null ? fallback : INTRODUCTION, start, cuts[0]?.line ?? lines.length, false);
   cuts.forEach((cut, i) => add(cut.text, cut.line + cut.height, cuts[i + 1]?.line ?? lines.length));
   return { title: title?.slice(0, MAX_HEADING_LENGTH) ?? null, sections };
 }

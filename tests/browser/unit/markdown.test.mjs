@@ -10,7 +10,7 @@ test("one first-level heading at the top is the title, the next level makes the 
   assert.deepEqual(splitMarkdown("# Q3\n\nIntro.\n\n## Sales\nUp.\n\n### Europe\nWell.\n\n## Cost\nDown.\n", "File"), {
     title: "Q3",
     sections: [
-      { heading: "Q3", markdown: "Intro." },
+      { heading: "Introduction", markdown: "Intro." },
       { heading: "Sales", markdown: "Up.\n\n### Europe\nWell." },
       { heading: "Cost", markdown: "Down." },
     ],
