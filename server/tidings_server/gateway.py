@@ -34,6 +34,7 @@ from tidings_tasks.store import Store, commands
 from .auth import Authenticator
 from .relay import Page, Relay
 from .relay.entry import JobSource
+from .relay.topic import PAGE_BYTES, PAGE_ENTRIES
 from .sockets.connection import Connection, FeedWatch, JobWatch
 from .sockets.wire import SocketServer, check_seams, event_packet
 
@@ -271,7 +272,7 @@ class Gateway:
         try:
             while not topic.try_go_live(watch, at):
                 await connection.wait_writable()
-                page = await topic.source.read(at, limit=ACK_MAX_EVENTS, max_bytes=ACK_MAX_BYTES)
+                page = await topic.source.read(at, limit=PAGE_ENTRIES, max_bytes=PAGE_BYTES)
                 if page is None or page.reset:
                     watch.reset(page or Page("", 0, reset=True, entries=[]))
                     if page is None or page.has_ended:

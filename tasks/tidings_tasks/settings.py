@@ -107,7 +107,7 @@ class Settings(BaseModel):
         False, description="Show `/metrics` to everybody, not only to this machine and to admins."
     )
     send_buffer_bytes: int = Field(
-        1_048_576, ge=65_536, description="What may wait for one slow client, bytes; then it is closed."
+        1_048_576, ge=524_288, description="What may wait for one slow client, bytes; then it is closed."
     )
     shutdown_grace_s: float = Field(
         8.0, ge=0, le=600, description="How long running work is waited for at SIGTERM, seconds."

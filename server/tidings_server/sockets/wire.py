@@ -39,6 +39,9 @@ CONNECT_DEADLINE_S = 10.0
 """From an opened Engine.IO connection to its CONNECT; python-socketio itself would wait for ever."""
 
 
+CLOSE_GRACE_S = 5.0
+"""From closing a connection to cutting it off, for a client that does not read what is left for it."""
+
 POLL_MAX_PACKETS = 16
 """In one answer to a poll; python-engineio's ``Payload.max_decode_packets``."""
 
@@ -84,15 +87,24 @@ class _PlainWebSocket(_DriverWebSocket):  # type: ignore[misc]  # the library is
     """The driver's WebSocket without permessage-deflate, which costs 123 KB a connection and CPU on every frame."""
 
     async def __call__(self, environ: dict[str, Any]) -> web.WebSocketResponse:
+        request = environ["aiohttp.request"]
         self._sock = web.WebSocketResponse(max_msg_size=self.server.max_http_buffer_size, compress=False)
-        await self._sock.prepare(environ["aiohttp.request"])
-        self.environ = environ
-        await self.handler(self)
+        await self._sock.prepare(request)
+        socket = self.handler.__self__
+        socket.transport = request.transport
+        try:
+            await self.handler(self)
+        finally:
+            socket.transport = None
+            socket.stop_abort()
         return self._sock
 
 
 class _EngineSocket(AsyncSocket):  # type: ignore[misc]  # the library is not typed
-    """engineio's socket with a bounded poll answer: the stock Python client refuses more than 16 packets in one payload."""
+    """engineio's socket with bounds: on the packets of a poll's answer, and on how long a closed one may linger."""
+
+    transport: asyncio.Transport | None = None
+    _abort: asyncio.TimerHandle | None = None
 
     async def poll(self) -> list[Any]:
         limit = sys.maxsize if self.upgraded else POLL_MAX_PACKETS
@@ -115,11 +127,26 @@ class _EngineSocket(AsyncSocket):  # type: ignore[misc]  # the library is not ty
         return packets
 
     async def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
-        """Close, and end a poll that is waiting; stock engineio would let it wait out its time. Never waits for the client."""
-        was_open = not self.closed and not self.closing
-        await super().close(wait=False, abort=abort, reason=reason)
-        if was_open:
-            self.queue.put_nowait(None)
+        """Close without waiting for the client: a poll that waits ends, a WebSocket nobody reads is cut off.
+
+        Stock engineio lets the poll wait out its time, and a writer stuck behind a dead client wait for ever. A WebSocket
+        gets no CLOSE packet, only its close frame, as from Node's server: the packet keeps clients from reconnecting.
+        """
+        if self.closed or self.closing:
+            return
+        await super().close(wait=False, abort=abort or self.upgraded, reason=reason)
+        self.queue.put_nowait(None)
+        if self.transport is not None:
+            if abort:
+                self.transport.abort()
+            else:
+                self._abort = asyncio.get_running_loop().call_later(CLOSE_GRACE_S, self.transport.abort)
+
+    def stop_abort(self) -> None:
+        """The connection has ended by itself; there is nothing to cut off."""
+        if self._abort is not None:
+            self._abort.cancel()
+            self._abort = None
 
 
 class _EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # the library is not typed
