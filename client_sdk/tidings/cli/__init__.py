@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TidingsError as error:
         return _say(describe(error), EXIT_FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted", EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
     except OSError as error:
         return _say(f"{error.filename or 'input/output'}: {error.strerror or error}", EXIT_FAILED)
     except _USAGE_ERROR as error:

@@ -1,0 +1,236 @@
+"""The client's commands as a user runs them: real processes against a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.sdk_double import GOOD_TOKEN, Double, ScriptedJob, running
+from tests.support.timing import scaled
+
+
+@dataclass
+class Outcome:
+    """What a command came to."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs `tidings` with an environment that names the double."""
+
+    def __init__(self, double: Double) -> None:
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")},
+            "TIDINGS_URL": double.url,
+            "TIDINGS_TOKEN": GOOD_TOKEN,
+            "PYTHONWARNINGS": "error",
+        }
+
+    async def start(self, *arguments: str, out: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
+        """Start a command."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "import sys; from tidings.cli import main; sys.exit(main())", *arguments,
+            env=self.env, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+
+    async def run(self, *arguments: str) -> Outcome:
+        """Run a command to its end."""
+        return await finish(await self.start(*arguments))
+
+
+async def finish(process: asyncio.subprocess.Process) -> Outcome:
+    """Wait for a command's end."""
+    async with asyncio.timeout(scaled(20)):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Outcome(process.returncode, (out or b"").decode(), err.decode())
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[Double]:
+    """Give a running double."""
+    async with running() as server:
+        yield server
+
+
+@pytest.fixture
+def shell(double: Double) -> Shell:
+    """Give a shell for the double."""
+    return Shell(double)
+
+
+def play(double: Double, job: ScriptedJob, end: str = "completed") -> None:
+    """Let a job run."""
+    double.append(job, "started", {"worker": "w", "attempt": 1})
+    double.append(
+        job, "progress", {"percent": 50.0, "message": "half [bold]\x1b[2J", "current": 1, "total": 2}
+    )
+    double.append(job, "log", {"level": "info", "message": "a line", "fields": {"n": 1}})
+    double.append(job, "output", {"stream": "text", "chunk": "tok"})
+    double.append(job, "output", {"stream": "text", "chunk": "en\nnext"})
+    error = {"code": "boom", "type": "Boom", "message": "it broke"}
+    data = {"completed": {"result": {"pages": 3}}, "failed": {"error": error}, "cancelled": {"by": "bob"}}
+    double.append(job, end, data[end])
+
+
+async def test_submit_prints_the_job(double: Double, shell: Shell, tmp_path: Path) -> None:
+    """For people by its id, for programs whole."""
+    (tmp_path / "in.json").write_text('{"steps": 4}')
+    said = await shell.run(
+        "submit", "demo.steps", "--input", f"@{tmp_path}/in.json", "--tag", "a", "--priority", "2"
+    )
+    (job,) = double.jobs.values()
+    assert said == Outcome(0, f"{job.id} queued\n", "")
+    assert double.bodies == [{"type": "demo.steps", "input": {"steps": 4}, "tags": ["a"], "priority": 2}]
+    said = await shell.run("submit", "demo.steps", "--json")
+    assert json.loads(said.out)["status"] == "queued"
+
+
+async def test_submit_and_watch_shows_the_job_to_its_end(double: Double, shell: Shell) -> None:
+    """Progress, output and result, and nothing that drives the terminal."""
+    process = await shell.start("submit", "demo.steps", "--input", '{"steps": 1}', "--watch")
+    await double.subscribed.get()
+    play(double, next(iter(double.jobs.values())))
+    said = await finish(process)
+    assert (said.status, said.err) == (0, "")
+    for part in ("completed", "100%", "info: a line n=1", "token\nnext", '"pages": 3'):
+        assert part in said.out
+    assert "\x1b" not in said.out
+
+
+async def test_a_terminal_gets_a_bar_that_moves(double: Double, shell: Shell) -> None:
+    """Redrawn as the job goes on."""
+    job = double.add()
+    main_end, terminal = pty.openpty()
+    process = await shell.start("watch", job.id, out=terminal)
+    os.close(terminal)
+    await double.subscribed.get()
+    text = b""
+    read = asyncio.get_running_loop().run_in_executor
+    double.append(job, "progress", {"percent": 37.0, "message": "half [bold]\x1b[2J"})
+    async with asyncio.timeout(scaled(10)):
+        while b"37%" not in text:
+            text += await read(None, os.read, main_end, 4096)
+    assert b"half [bold]\xef\xbf\xbd[2J" in text
+    assert "━".encode() in text
+    play(double, job)
+    try:
+        while chunk := await read(None, os.read, main_end, 4096):
+            text += chunk
+    except OSError:
+        pass  # how Linux says that the other end of a terminal is gone
+    os.close(main_end)
+    assert (await finish(process)).status == 0
+    assert b"100%" in text
+
+
+@pytest.mark.parametrize(("end", "status"), [("completed", 0), ("failed", 1), ("cancelled", 1)])
+async def test_the_exit_status_says_how_the_job_ended(
+    double: Double, shell: Shell, end: str, status: int
+) -> None:
+    """While it runs and afterwards, with and without --json."""
+    job = double.add()
+    process = await shell.start("watch", job.id)
+    await double.subscribed.get()
+    play(double, job, end)
+    live = await finish(process)
+    assert live.status == status
+    later = await shell.run("watch", job.id, "--json")
+    assert later.status == status
+    assert (await shell.run("watch", job.id, "--after", job.position)).status == status
+    if end == "failed":
+        assert "failed: boom: it broke" in live.out
+
+
+async def test_watch_as_json_is_one_envelope_a_line(double: Double, shell: Shell) -> None:
+    """As on the wire."""
+    job = double.add()
+    double.progress(job, 2, folded=1)
+    play(double, job)
+    said = await shell.run("watch", job.id, "--json")
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    assert [line["seq"] for line in lines] == [event["seq"] for event in job.log]
+    assert [line.get("prev") for line in lines] == [event.get("prev") for event in job.log]
+    assert lines[-1]["data"] == {"result": {"pages": 3}}
+    assert list(lines[1])[:5] == ["job_id", "epoch", "seq", "prev", "kind"]
+    reset = await shell.run("watch", job.id, "--json", "--after", "e0:1")
+    assert json.loads(reset.out.splitlines()[0])["reset"] is True
+
+
+async def test_status_jobs_cancel_and_retry(double: Double, shell: Shell) -> None:
+    """Each for people and for programs."""
+    job = double.add()
+    assert (await shell.run("status", job.id)).out == f"{job.id} demo.steps queued\n"
+    assert json.loads((await shell.run("status", job.id, "--json")).out)["position"] == "e1:1"
+    assert (await shell.run("cancel", job.id)).out == f"{job.id} cancelled\n"
+    refused = await shell.run("cancel", job.id)
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err == "error: the double says illegal_state (illegal_state)\n"
+    again = await shell.run("retry", job.id, "--json")
+    assert json.loads(again.out)["retry_of"] == job.id
+    listed = await shell.run("jobs")
+    assert all(job_id in listed.out for job_id in double.jobs)
+    lines = (await shell.run("jobs", "--json", "--status", "cancelled")).out.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [job.id]
+    assert (await shell.run("jobs", "--status", "running")).out == "no jobs\n"
+
+
+async def test_what_the_server_or_the_way_to_it_refuses_is_one_line_and_status_1(
+    double: Double, shell: Shell
+) -> None:
+    """No traceback, whatever happens."""
+    stranger = ScriptedJob().id
+    said = await shell.run("watch", stranger)
+    assert (said.status, said.err.count("\n")) == (1, 1)
+    assert "(job_not_found)" in said.err
+    said = await shell.run("submit", "demo.invalid")
+    assert (said.status, said.err) == (1, "error: input.steps: Field required (invalid_input)\n")
+    shell.env["TIDINGS_TOKEN"] = "other"
+    said = await shell.run("jobs")
+    assert said.status == 1
+    assert "set TIDINGS_TOKEN to a valid token" in said.err
+    await double.stop()
+    said = await shell.run("watch", stranger)
+    assert (said.status, said.err.count("\n")) == (1, 1)
+    assert f"can't reach {double.url}" in said.err
+    assert "is the server running" in said.err
+
+
+async def test_a_watch_can_be_interrupted(double: Double, shell: Shell) -> None:
+    """Without a traceback; the job goes on."""
+    job = double.add()
+    process = await shell.start("watch", job.id, "--json")
+    await double.subscribed.get()
+    assert process.stdout is not None
+    await process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    said = await finish(process)
+    assert said.status == 130
+    assert said.err == ""
+    assert not job.done
+
+
+async def test_a_reader_that_goes_away_ends_the_command_quietly(double: Double, shell: Shell) -> None:
+    """As `head` does."""
+    for _ in range(300):
+        double.add()
+    process = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -c 'import sys; from tidings.cli import main; sys.exit(main())' jobs --json --limit 300"
+        " | head -n 1",
+        env=shell.env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said = await finish(process)
+    assert said.out.count("\n") == 1
+    assert said.err == ""

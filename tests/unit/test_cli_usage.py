@@ -1,0 +1,120 @@
+"""Wrong usage of the command line: one line that names the field, the reason and the fix, and status 2."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+import pytest
+import typer
+
+from tidings import __version__
+from tidings.cli import floors, main
+from tidings.cli.jobs import COMMANDS
+
+JOB = "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name a server that nobody will ask."""
+    monkeypatch.setenv("TIDINGS_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("TIDINGS_TOKEN", "token")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["watch", "x"], "'x' is not a job id"),
+        (["submit", "demo.steps", "--input", "{"], "not JSON"),
+        (["submit", "demo.steps", "--priority", "77"], "'--priority'"),
+        (["submit", "demo.steps", "--run-at", "noon"], "'noon' is no time"),
+        (["submit", "demo.steps", "--delay", "-1"], "'--delay'"),
+        (["submit"], "Missing argument 'TYPE'"),
+        (["jobs", "--status", "asleep"], "'--status'"),
+        (["jobs", "--limit", "0"], "'--limit'"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["status", "--nope"], "No such option"),
+        (["watch", JOB, "--after", "seven"], "a position looks like"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And points to the help."""
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert reason in said.err
+    assert "--help" in said.err
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("TIDINGS_TOKEN", "", "TIDINGS_TOKEN: it is not set"),
+        ("TIDINGS_TOKEN", "a b", "TIDINGS_TOKEN: a token is"),
+        ("TIDINGS_URL", "localhost", "TIDINGS_URL: 'localhost' is not the URL of a server"),
+    ],
+)
+def test_a_wrong_environment_is_named(
+    name: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With how to set it."""
+    monkeypatch.setenv(name, value)
+    assert main(["jobs"]) == 2
+    said = capsys.readouterr()
+    assert reason in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """All commands, and the version."""
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {command}" in listed for command in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tidings {__version__}\n"
+
+
+def make_entry(name: str, value: str) -> importlib.metadata.EntryPoint:
+    """Make an entry point of the group."""
+    return importlib.metadata.EntryPoint(name, value, floors.GROUP)
+
+
+def say_hello(app: typer.Typer) -> None:
+    """Register a command, as another floor does."""
+
+    @app.command("worker")
+    def worker() -> None:
+        typer.echo("hello")
+
+
+def test_other_floors_add_their_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From entry points; what is missing says how to install it."""
+    monkeypatch.setitem(sys.modules, "floor_of_a_test", sys.modules[__name__])
+    entries = [make_entry("a", "floor_of_a_test:say_hello"), make_entry("b", "no_such_floor:register")]
+    monkeypatch.setattr(floors, "entry_points", lambda group: entries)
+    assert main(["worker"]) == 0
+    assert capsys.readouterr().out == "hello\n"
+    assert main(["dev", "--port", "8001"]) == 1
+    said = capsys.readouterr().err
+    assert "no module no_such_floor" in said
+    assert "pip install 'tidings[dev]'" in said
+
+
+def test_a_client_command_does_not_wait_for_other_floors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are not loaded."""
+
+    def refuse(group: str) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(floors, "entry_points", refuse)
+    assert main(["status", "--help"]) == 0
+    assert "Show where a job stands" in capsys.readouterr().out
