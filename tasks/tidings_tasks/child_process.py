@@ -95,7 +95,8 @@ def end_child(child: subprocess.Popen[bytes], grace_s: float) -> int:
     """End a child and all of its group: SIGTERM, and SIGKILL after ``grace_s`` seconds. Returns its exit status."""
     # One that was reaped earlier is left alone: its number may be another's by now.
     if child.poll() is None:
-        signal_group(child.pid, signal.SIGTERM)
+        # To the child alone at first: what it has started is its own to end.
+        child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_s)
         # Also for what it has left behind in its group, such as a helper that it did not wait for.

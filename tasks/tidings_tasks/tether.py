@@ -36,11 +36,10 @@ def tie_by_kernel(parent_pid: int, command: list[str]) -> None:
 
 def tie_by_pipe(lifeline_fd: int, command: list[str]) -> None:
     """Run ``command``, and kill this process group when ``lifeline_fd`` is at its end."""
-    # The group gets its signals whole: the command has them too, and this process waits for its answer.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
     os.set_inheritable(lifeline_fd, False)
     child = subprocess.Popen(command, close_fds=False)  # noqa: S603  # the words come from our own code
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: child.send_signal(number))
 
     def watch() -> None:
         while os.read(lifeline_fd, 1):
