@@ -214,13 +214,16 @@ class Client:
             if cursor is None:
                 return
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, *, reason: str | None = None) -> Job:
         """Ask for a job's end: at once when it has not begun, else when its function next looks.
+
+        ``reason`` is told by the `cancelled` event of a job that had not begun.
 
         Raises:
             IllegalState: it has ended already.
         """
-        return read_answer(Job, await self._http.call("POST", f"{_job_path(job_id)}/cancel"))
+        body = None if reason is None else {"reason": reason}
+        return read_answer(Job, await self._http.call("POST", f"{_job_path(job_id)}/cancel", body=body))
 
     async def retry(self, job_id: str) -> Job:
         """Submit a failed or cancelled job again and return the new one, whose ``retry_of`` is ``job_id``.
@@ -289,7 +292,11 @@ class Client:
             raise JobWasCancelled(job.id)
         if job.result_ref is None:
             return job.result
-        return (await self._http.call("GET", f"{_job_path(job.id)}/result")).json()
+        return (
+            await self._http.call(
+                "GET", f"{_job_path(job.id)}/result", headers={"Accept": "application/json"}
+            )
+        ).json()
 
     async def upload(
         self, source: Path | str | bytes, *, name: str | None = None, media_type: str | None = None

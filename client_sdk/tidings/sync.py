@@ -141,9 +141,9 @@ class SyncClient:
         while (job := self._thread.run(_next(jobs))) is not None:
             yield job
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, *, reason: str | None = None) -> Job:
         """See `Client.cancel`."""
-        return self._thread.run(self._client.cancel(job_id))
+        return self._thread.run(self._client.cancel(job_id, reason=reason))
 
     def retry(self, job_id: str) -> Job:
         """See `Client.retry`."""

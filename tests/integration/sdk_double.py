@@ -379,7 +379,8 @@ class Double:
         job = self._job(request)
         if job.done:
             return answer_problem(_problem(409, "illegal_state"))
-        self.append(job, "cancelled", {"by": "alice", "reason": None})
+        reason = (await request.json())["reason"] if request.can_read_body else None
+        self.append(job, "cancelled", {"by": "alice", "reason": reason})
         return web.json_response(job.record(), status=202)
 
     async def _retry(self, request: web.Request) -> web.Response:

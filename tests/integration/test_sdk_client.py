@@ -170,7 +170,8 @@ async def test_jobs_are_cancelled_retried_and_deleted(double: Double, client: Cl
         await client.retry(job.id)
     with pytest.raises(errors.IllegalState):
         await client.delete(job.id)
-    assert (await client.cancel(job.id)).status is JobState.CANCELLED
+    assert (await client.cancel(job.id, reason="no need")).status is JobState.CANCELLED
+    assert job.log[-1]["data"]["reason"] == "no need"
     with pytest.raises(errors.IllegalState):
         await client.cancel(job.id)
     assert (await client.retry(job.id)).retry_of == job.id

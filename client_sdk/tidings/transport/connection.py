@@ -11,7 +11,7 @@ import aiohttp
 import socketio
 from yarl import URL
 
-from ..cursor import Batch
+from ..cursor import Batch, Gap
 from ..policy import WatchPolicy
 from ..problems import read_problem
 from ..protocol.errors import (
@@ -184,23 +184,21 @@ class SocketConnection:
                 await self._emit("unsubscribe", {"job_id": inbox.job_id})
 
     def _take_answer(self, inbox: Inbox, answer: Sequence[Any]) -> None:
-        # Called in the order of the wire, before anything that came behind the answer.
-        sharing = self._inboxes.get(inbox.job_id, ())
-        if inbox not in sharing:
-            return
+        # Called in the order of the wire, before anything that came behind the answer. A subscription replaces
+        # the job's former one, so the other watches of this job get nothing that the answer holds, and nothing
+        # that was still to come for them: its position tells them so. That holds when the asker has left, too.
+        others = [other for other in self._inboxes.get(inbox.job_id, ()) if other is not inbox]
         try:
             batch = _read_answer(answer[0] if answer else None)
         except Unauthenticated as error:
             self._lose_token(error)
-            return
         except TidingsError as error:
             inbox.end(error)
-            return
-        inbox.answer(batch)
-        # A subscription replaces the job's former one, so what the answer holds is sent to no other watch of
-        # this job, and what was still to come for them is not sent at all: its position tells them so.
-        for other in sharing:
-            if other is not inbox:
+            for other in others:
+                other.end(Gap())
+        else:
+            inbox.answer(batch)
+            for other in others:
                 other.put(Batch(batch.events, batch.position))
 
     def _on_event(self, name: str, data: Any = None, *_: object) -> None:
@@ -232,13 +230,11 @@ class SocketConnection:
             inbox.put(batch)
 
     def _on_reset(self, data: Mapping[str, Any]) -> None:
-        try:
-            job = read_job(data.get("job"))
-        except Unreadable as error:
-            self._finish(error)
-            return
-        for inbox in self._inboxes.get(job.id, ()):
-            inbox.put(Batch(position=str(data.get("position")), answer=True, reset=True, job=job))
+        # Asking again from the reader's position brings the reset as an answer: snapshot and events in one piece.
+        job = data.get("job")
+        job_id = data.get("job_id") or (job.get("id") if isinstance(job, Mapping) else None)
+        for inbox in self._inboxes.get(str(job_id), ()):
+            inbox.end(Gap())
 
     def _on_bye(self, code: object) -> None:
         if code in {TokenExpired.code, TokenRevoked.code}:

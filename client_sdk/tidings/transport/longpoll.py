@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 import aiohttp
@@ -15,6 +16,7 @@ __all__ = ["LongPoll"]
 
 _PAGE_EVENTS = 500
 _GRACE_S = 10.0
+_SHORTEST_WAIT_S = 1.0
 
 
 class LongPoll:
@@ -29,13 +31,18 @@ class LongPoll:
 
     async def follow(self, job_id: str, after: str) -> AsyncGenerator[Batch, None]:
         """Yield a page after the other; see `Transport.follow`."""
+        loop = asyncio.get_running_loop()
         # The first answer comes at once, so that the reader knows that it is connected.
         wait_s = 0.0
         while True:
+            asked_at = loop.time()
             page = await self._page(job_id, after, wait_s)
             yield Batch(
                 page.events, page.position, answer=True, reset=page.reset, job=page.job, done=page.done
             )
+            if not page.events and wait_s:
+                # A server that is about to go, or a cache in between, may answer nothing without having waited.
+                await asyncio.sleep(max(0.0, min(_SHORTEST_WAIT_S, wait_s) - (loop.time() - asked_at)))
             after, wait_s = page.position, self._policy.poll_wait_s
 
     async def _page(self, job_id: str, after: str, wait_s: float) -> EventPage:
