@@ -141,7 +141,7 @@ class JobRecord:
             attempt=number(b"a"),
             tries=number(b"t"),
             created_ms=number(b"c"),
-            updated_ms=number(b"u"),
+            updated_ms=number(b"u") or number(b"c"),
             due_ms=number(b"d") or None,
             started_ms=number(b"st") or None,
             finished_ms=number(b"f") or None,

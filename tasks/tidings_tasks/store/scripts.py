@@ -10,6 +10,8 @@ from importlib import resources
 __all__ = ["Script", "load_script"]
 
 _READING = frozenset({"read_job", "read_events", "heads", "list_jobs", "read_feed", "count_jobs"})
+# A full store takes no new jobs, but what it has must be able to run, end and be removed.
+_REFUSED_WHEN_FULL = frozenset({"enqueue"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,4 +32,6 @@ def load_script(name: str) -> Script:
         source = (folder / "read_prelude.lua").read_text("utf-8") + source
     elif name != "attach":
         source = (folder / "prelude.lua").read_text("utf-8") + source
+    flag = "no-writes" if name in _READING else "" if name in _REFUSED_WHEN_FULL else "allow-oom"
+    source = f"#!lua flags={flag}\n{source}" if flag else f"#!lua\n{source}"
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())

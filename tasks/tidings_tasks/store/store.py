@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
@@ -140,7 +140,7 @@ class Store(_Shell):
             StoreUnavailable: the store went away.
         """
         try:
-            reply = await self._redis.blpop(keys, timeout=timeout_s)
+            reply: Any = await self._redis.blpop(keys, timeout=timeout_s)
         except RedisError as error:
             raise _unavailable(error) from error
         return None if reply is None else (reply[0].decode(), reply[1])
@@ -159,7 +159,7 @@ class Store(_Shell):
             StoreUnavailable: the store went away.
         """
         try:
-            await self._redis.execute_command("SPUBLISH", channel, payload)
+            await self._redis.execute_command("SPUBLISH", channel, payload)  # type: ignore[no-untyped-call]
         except (RedisError, TimeoutError, OSError) as error:
             raise _unavailable(error) from error
 
@@ -215,7 +215,7 @@ class SyncStore(_Shell):
     def wait(self, keys: list[str], timeout_s: float) -> tuple[str, bytes] | None:
         """Take the first entry that one of these lists has; see ``Store.wait``."""
         try:
-            reply = cast("Any", self._redis.blpop(keys, timeout=timeout_s))
+            reply: Any = self._redis.blpop(keys, timeout=timeout_s)
         except (RedisError, OSError) as error:
             raise _unavailable(error) from error
         return None if reply is None else (reply[0].decode(), reply[1])

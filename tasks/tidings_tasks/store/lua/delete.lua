@@ -5,4 +5,5 @@ local job = load(ARGV[1])
 if not job then return 'gone' end
 if not TERMINAL[job.s] then return 'open' end
 purge(job)
+save_all()
 return 'deleted'

@@ -4,65 +4,111 @@
 --       id, queue, priority, due (ms since the epoch, "+ms" from now, or ""), owner scope, max_attempts,
 --       idempotency key ("" for none), request fingerprint, idempotency lifetime ms, spec (JSON)
 -- Returns for each job {outcome, id, epoch, seq}; outcome: created | replayed | conflict | full | refused (all_or_none, another failed).
--- A job id that is already stored is answered `created`, since only a repeat of this very command can carry it.
+-- A job id that is already stored is answered `created`, since only a repeat of this very command can carry it. An
+-- idempotency key that two jobs of one call share belongs to the first. max_queue_length bounds each queue, and what waits
+-- for its due time.
 local PER_JOB = 10
-local found, room, refused = {}, {}, false
+local all_or_none, max_length = ARGV[1] == '1', tonumber(ARGV[2])
+
+local function due_ms_of(due)
+  if due == '' then return 0 end
+  if string.sub(due, 1, 1) == '+' then return NOW + tonumber(string.sub(due, 2)) end
+  return tonumber(due)
+end
+
 for i = 5, #ARGV, PER_JOB do
-  local id, queue, owner, key = ARGV[i], ARGV[i + 1], ARGV[i + 4], ARGV[i + 6]
-  local outcome, same = 'created', id
-  if call('EXISTS', P .. ':j:' .. id) == 0 then
-    local kept = key ~= '' and call('GET', P .. ':i:' .. owner .. ':' .. key)
-    if kept then
-      local kept_id, print = string.match(kept, '^(%S+) (%S*)$')
-      if call('EXISTS', P .. ':j:' .. kept_id) == 1 then
-        outcome, same = print == ARGV[i + 7] and 'replayed' or 'conflict', kept_id
+  local due = ARGV[i + 3]
+  local is_due_fine = due == '' or string.match(due, '^%+?%d+%.?%d*$')
+  if not (is_due_fine and tonumber(ARGV[i + 2]) and tonumber(ARGV[i + 5]) and ARGV[i + 9]) then
+    return redis.error_reply('INVALID a job to be stored has a malformed argument')
+  end
+end
+
+-- First decide about all, then store: nothing is written until it is known that all may be.
+local found, room, by_key, by_id, refused = {}, {}, {}, {}, false
+for i = 5, #ARGV, PER_JOB do
+  local id, owner, key = ARGV[i], ARGV[i + 4], ARGV[i + 6]
+  local entry = by_id[id] or { outcome = 'created', id = id, at = i }
+  if not by_id[id] and call('EXISTS', P .. ':j:' .. id) == 0 then
+    local holder, print
+    if key ~= '' then
+      key = P .. ':i:' .. owner .. ':' .. key
+      holder = by_key[key]
+      if holder then
+        print = ARGV[holder.at + 7]
+      else
+        local kept = call('GET', key)
+        if kept then
+          local kept_id
+          kept_id, print = string.match(kept, '^(%S+) (%S*)$')
+          if call('EXISTS', P .. ':j:' .. kept_id) == 1 then holder = { outcome = 'created', id = kept_id } end
+        end
       end
     end
-    if outcome == 'created' then
-      if not room[queue] then room[queue] = tonumber(ARGV[2]) - call('ZCARD', P .. ':q:' .. queue) end
-      room[queue] = room[queue] - 1
-      if room[queue] < 0 then outcome = 'full' else outcome = 'new' end
+    if holder then
+      entry.id = holder.id
+      if print ~= ARGV[i + 7] then
+        entry.outcome = 'conflict'
+      elseif holder.outcome == 'full' then
+        entry.outcome = 'full'
+      else
+        entry.outcome = 'replayed'
+        entry.holder = holder
+      end
+    else
+      local due_ms = due_ms_of(ARGV[i + 3])
+      local line = due_ms > NOW and P .. ':due' or P .. ':q:' .. ARGV[i + 1]
+      room[line] = (room[line] or max_length - call('ZCARD', line)) - 1
+      entry.outcome = room[line] < 0 and 'full' or 'new'
+      entry.due_ms = due_ms
+      if key ~= '' then by_key[key] = entry end
     end
+    by_id[id] = entry
   end
-  if outcome == 'conflict' or outcome == 'full' then refused = true end
-  found[#found + 1] = { outcome, same }
+  if entry.outcome == 'conflict' or entry.outcome == 'full' then refused = true end
+  found[#found + 1] = entry
 end
+
+local function store(entry)
+  local i = entry.at
+  local id, owner, key = ARGV[i], ARGV[i + 4], ARGV[i + 6]
+  local job = {
+    id = id, changed = {}, is_new = true, s = '', q = ARGV[i + 1], p = tonumber(ARGV[i + 2]), ow = owner, ma = tonumber(ARGV[i + 5]),
+    e = GEN, n = 0, b = 0, a = 0, t = 0, w = 0, lw = 0, st = 0, kc = tonumber(ARGV[3]), kf = tonumber(ARGV[4]),
+    c = NOW, cb = '', cr = '', wk = '', fk = '', lk = '',
+  }
+  for _, f in ipairs({ 'q', 'p', 'ow', 'ma', 'e', 'c' }) do job.changed[f] = true end
+  if job.kc ~= COMPLETED_KEPT_MS then job.changed.kc = true end
+  if job.kf ~= FAILED_KEPT_MS then job.changed.kf = true end
+  jobs[id] = job
+  call('SET', P .. ':m:' .. id, ARGV[i + 9])
+  if key ~= '' then call('SET', P .. ':i:' .. owner .. ':' .. key, id .. ' ' .. ARGV[i + 7], 'PX', ARGV[i + 8]) end
+  for _, feed in ipairs(feeds_of(job)) do put(feed.open, id, 0) end
+  if entry.due_ms > NOW then
+    enter_due(job, 'scheduled', entry.due_ms, '{"run_at":"' .. iso(entry.due_ms) .. '"}')
+    wakes[job.q] = true
+  else
+    enter_queue(job)
+  end
+end
+
+for _, entry in ipairs(found) do
+  if entry.outcome == 'new' then
+    if all_or_none and refused then
+      entry.outcome = 'refused'
+    else
+      store(entry)
+      entry.outcome = 'created'
+    end
+  elseif entry.holder and entry.holder.outcome == 'refused' then
+    entry.outcome = 'refused'
+  end
+end
+save_all()
 
 local reply = {}
 for at, entry in ipairs(found) do
-  local i = 5 + (at - 1) * PER_JOB
-  local outcome, id = entry[1], entry[2]
-  if outcome == 'new' and ARGV[1] == '1' and refused then
-    outcome = 'refused'
-  elseif outcome == 'new' and call('EXISTS', P .. ':j:' .. id) == 0 then
-    local queue, due, owner, key = ARGV[i + 1], ARGV[i + 3], ARGV[i + 4], ARGV[i + 6]
-    local job = { id = id, changed = {}, s = '', fk = '', cb = '', wk = '', lk = '', e = GEN, n = 0, a = 0, t = 0, w = 0, lw = 0, b = 0, st = 0 }
-    jobs[id] = job
-    for f, v in pairs({ q = queue, ow = owner, e = GEN }) do set(job, f, v) end
-    for f, v in pairs({ p = tonumber(ARGV[i + 2]), c = NOW, ma = tonumber(ARGV[i + 5]), kc = tonumber(ARGV[3]), kf = tonumber(ARGV[4]) }) do set(job, f, v) end
-    call('SET', P .. ':m:' .. id, ARGV[i + 9])
-    call('ZADD', P .. ':o:' .. owner, 0, id)
-    for _, feed in ipairs(feeds_of(job)) do call('ZADD', P .. ':w:' .. feed, 0, id) end
-    if key ~= '' then call('SET', P .. ':i:' .. owner .. ':' .. key, id .. ' ' .. ARGV[i + 7], 'PX', ARGV[i + 8]) end
-    local due_ms = 0
-    if string.sub(due, 1, 1) == '+' then due_ms = NOW + tonumber(string.sub(due, 2)) elseif due ~= '' then due_ms = tonumber(due) end
-    if due_ms > NOW then
-      set(job, 's', 'scheduled')
-      set(job, 'd', due_ms)
-      call('ZADD', P .. ':due', int(due_ms), id)
-      emit(job, 'scheduled', '{"run_at":"' .. iso(due_ms) .. '"}')
-      wake(queue)
-    else
-      set(job, 's', 'queued')
-      place(job)
-    end
-    call('HINCRBY', P .. ':n:' .. owner, job.s, 1)
-    outcome = 'created'
-  elseif outcome == 'new' then
-    outcome = 'created'
-  end
-  local job = load(id)
-  reply[at] = { outcome, id, job and job.e or '', job and int(job.n) or '0' }
+  local job = load(entry.id)
+  reply[at] = { entry.outcome, entry.id, job and job.e or '', job and int(job.n) or '0' }
 end
-save_all()
 return reply

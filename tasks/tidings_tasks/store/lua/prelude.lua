@@ -1,7 +1,9 @@
 -- What every writing script begins with: the clock, the generation, the state machine, and the one way to append an event.
 --
 -- KEYS[1]  the shard's prefix, "<prefix>:{sN}"; every other key is made from it, so all lie in one cluster slot.
--- A script loads each job once (load), changes it in memory (set, become, emit) and writes it back once (save_all).
+-- A script loads each job once (load), changes it in memory (set, become, emit), and writes it back once (save_all). Indexes,
+-- counts and feeds are changed in memory too: what many jobs add to one key is one command. Before an index is read,
+-- flush_indexes. Arguments are checked before the first change, since a script that fails half-way is not undone.
 -- All scripts are idempotent: a client repeats a command whose reply was lost, and the repeat must change nothing.
 --
 --   :meta        hash    format, shards, run (the node's run id), gen (the generation), reap (no lease is reaped before)
@@ -11,21 +13,32 @@
 --   :x:<id>      hash    p progress, r result, er error (JSON)                      :e:<id>  list    the log, whole envelopes
 --   :q:<queue>   zset    queued jobs by priority, then order                        :wake:<queue>  list, at most one token
 --   :due         zset    scheduled and retrying jobs by due time, ms                :lease   zset    <id>:<attempt> by expiry, ms
---   :done        zset    ended jobs by the time their retention ends, ms            :o:<owner>  zset  an owner's jobs, by id
---   :n:<owner>   hash    an owner's jobs counted by state                           :i:<owner>:<key>  string  idempotency
---   :f:<feed>    hash    e epoch, g generation, n head, fk forks                    :fl:<feed>  list  the feed's log
---   :w:<feed>    zset    a feed's open jobs, by id                                  :k:<worker> hash  its last claim call
+--   :done        zset    ended jobs by the time their retention ends, ms            :o:<owner>  zset  an owner's ended jobs, by id
+--   :w:<feed>    zset    a feed's open jobs, by id; o:<owner>, g:<org>, all         :n:<owner>  hash  an owner's jobs by state
+--   :f:<feed>    hash    e epoch, g generation, n head, fk forks, x TTL set at      :fl:<feed>  list  the feed's log
+--   :i:<owner>:<key>  string  "<job id> <fingerprint>" of an idempotency key
+--   :k:<worker>  hash    its last claiming calls: call number modulo 8, then "<call> <id>:<attempt> …"
 --   :mb:<worker> list    messages to one worker
 --   channels     :c:<id> a job's envelopes        :fc:<feed> "<position or ->\n<envelope>"
+--
+-- Fields of :j:  s state, q queue, p priority, ow owner scope, c created, u updated (when not c), d due, st started, f finished (ms),
+--   e epoch, n head, fk forks "epoch:head,…", b bytes in the log, lk "base:size" of a progress entry at its end, a attempt, t tries,
+--   ma max attempts, lw lost workers, w last write number, wk worker, cb who asked to cancel, cr why (JSON), kc kf retention (when unusual)
 
 local P = KEYS[1]
 local call = redis.call
 
 local LOG_MAX_ENTRIES, LOG_MAX_BYTES = 10000, 4194304
-local FEED_MAX_ENTRIES, FEED_DATA_MAX_BYTES, FEED_KEPT_MS = 1000, 8192, 2592000000
+local FORKS_KEPT = 16
+local FEED_MAX_ENTRIES, FEED_DATA_MAX_BYTES = 1000, 8192
+-- A feed's numbering outlives its log by far, so that no position of an expired log, "0:0" included, looks complete.
+local FEED_LOG_KEPT_MS, FEED_HEAD_KEPT_MS, FEED_TTL_SET_EVERY_MS = 2592000000, 34560000000, 86400000
 local RESULT_INLINE_MAX_BYTES = 65536
+local COMPLETED_KEPT_MS, FAILED_KEPT_MS = 604800000, 2592000000
+local MAX_ARGS = 2000 -- Lua cannot unpack more than some 8,000 values
 
 local EDGES = {
+  [''] = { scheduled = 1, queued = 1 },
   scheduled = { queued = 1, cancelled = 1, failed = 1 },
   queued = { running = 1, cancelled = 1, failed = 1 },
   running = { retrying = 1, queued = 1, waiting_input = 1, cancelled = 1, completed = 1, failed = 1 },
@@ -68,8 +81,8 @@ local GEN = META[1]
 local NOW = read_clock()
 local ISO = iso(NOW)
 
-local FIELDS = { 's', 'q', 'p', 'e', 'n', 'a', 't', 'w', 'ow', 'c', 'ma', 'lw', 'cb', 'wk', 'fk', 'b', 'lk', 'st', 'kc', 'kf' }
-local NUMBERS = { p = 1, n = 1, a = 1, t = 1, w = 1, c = 1, ma = 1, lw = 1, b = 1, st = 1, kc = 1, kf = 1 }
+local FIELDS = { 's', 'q', 'p', 'e', 'n', 'a', 't', 'w', 'ow', 'ma', 'lw', 'cb', 'cr', 'wk', 'fk', 'b', 'lk', 'st', 'kc', 'kf' }
+local NUMBERS = { p = 1, n = 1, a = 1, t = 1, w = 1, ma = 1, lw = 1, b = 1, st = 1, kc = COMPLETED_KEPT_MS, kf = FAILED_KEPT_MS }
 local jobs = {}
 
 local function load(id)
@@ -93,48 +106,162 @@ local function set(job, field, value)
   job.changed[field] = true
 end
 
-local function save_all()
-  for id, job in pairs(jobs) do
-    if job and next(job.changed) then
-      local argv = { 'u', int(NOW) }
-      for f in pairs(job.changed) do
-        argv[#argv + 1] = f
-        local v = job[f]
-        argv[#argv + 1] = type(v) == 'number' and int(v) or v
-      end
-      job.changed = {}
-      call('HSET', P .. ':j:' .. id, unpack(argv))
-    end
-  end
+local function add_fork(forks, epoch, head)
+  forks = (forks ~= '' and forks .. ',' or '') .. epoch .. ':' .. int(head)
+  local _, commas = string.gsub(forks, ',', '')
+  if commas >= FORKS_KEPT then forks = string.match(forks, '^[^,]*,(.*)$') end
+  return forks
 end
 
-local function feeds_of(job)
-  if not job.feeds then
-    job.feeds = { 'o:' .. job.ow, 'all' }
-    local org = string.match(job.ow, '^([^/]+)/')
-    if org then job.feeds[3] = 'g:' .. org end
+-- Members to be put into sorted sets (a score) or taken out (false): key -> member -> score.
+local indexes = {}
+
+local function put(key, member, score)
+  local members = indexes[key]
+  if not members then
+    members = {}
+    indexes[key] = members
   end
-  return job.feeds
+  members[member] = score
+end
+
+local function flush_indexes()
+  for key, members in pairs(indexes) do
+    local added, removed = {}, {}
+    for member, score in pairs(members) do
+      if score then
+        added[#added + 1] = int(score)
+        added[#added + 1] = member
+        if #added >= MAX_ARGS then
+          call('ZADD', key, unpack(added))
+          added = {}
+        end
+      else
+        removed[#removed + 1] = member
+        if #removed >= MAX_ARGS then
+          call('ZREM', key, unpack(removed))
+          removed = {}
+        end
+      end
+    end
+    if #added > 0 then call('ZADD', key, unpack(added)) end
+    if #removed > 0 then call('ZREM', key, unpack(removed)) end
+  end
+  indexes = {}
+end
+
+local counts = {} -- owner -> state -> difference
+
+local function count(owner, state, difference)
+  local states = counts[owner]
+  if not states then
+    states = {}
+    counts[owner] = states
+  end
+  states[state] = (states[state] or 0) + difference
+end
+
+local wakes = {} -- queues whose waiting worker is to look again
+
+local order
+
+local function next_order()
+  order = (order or tonumber(call('GET', P .. ':order') or 0)) + 1
+  return order
+end
+
+local feeds = {}
+local feeds_of_owner = {}
+
+local function feeds_of(job)
+  local found = feeds_of_owner[job.ow]
+  if not found then
+    local names = { 'o:' .. job.ow, 'all' }
+    local org = string.match(job.ow, '^([^/]+)/')
+    if org then names[3] = 'g:' .. org end
+    found = {}
+    for i, name in ipairs(names) do
+      feeds[name] = feeds[name] or { name = name, open = P .. ':w:' .. name, channel = P .. ':fc:' .. name }
+      found[i] = feeds[name]
+    end
+    feeds_of_owner[job.ow] = found
+  end
+  return found
 end
 
 -- A feed numbers its entries without folding, so entry i of n from the end has seq head - i + 1.
 local function feed_append(feed, text)
-  local key, log = P .. ':f:' .. feed, P .. ':fl:' .. feed
-  local v = call('HMGET', key, 'n', 'e', 'g', 'fk')
-  local n, epoch = tonumber(v[1] or 0), v[2]
-  if v[3] ~= GEN then
-    local forks = v[4] or ''
-    if epoch then forks = (forks ~= '' and forks .. ',' or '') .. epoch .. ':' .. int(n) end
-    epoch = GEN .. '_' .. string.format('%x', NOW)
-    call('HSET', key, 'e', epoch, 'g', GEN, 'fk', forks)
+  if not feed.new then
+    local v = call('HMGET', P .. ':f:' .. feed.name, 'n', 'e', 'g', 'fk', 'x')
+    feed.n, feed.e, feed.fk, feed.ttl_set_ms = tonumber(v[1] or 0), v[2], v[4] or '', tonumber(v[5] or 0)
+    if v[3] ~= GEN then
+      if feed.e then feed.fk = add_fork(feed.fk, feed.e, feed.n) end
+      feed.e = GEN .. '_' .. string.format('%x', NOW)
+    end
+    feed.new = {}
   end
-  n = call('HINCRBY', key, 'n', 1)
-  if call('RPUSH', log, text) > FEED_MAX_ENTRIES then call('LPOP', log) end
-  if n % 50 == 1 then
-    call('PEXPIRE', key, FEED_KEPT_MS)
-    call('PEXPIRE', log, FEED_KEPT_MS)
+  feed.n = feed.n + 1
+  feed.new[#feed.new + 1] = text
+  call('SPUBLISH', feed.channel, feed.e .. ':' .. int(feed.n) .. '\n' .. text)
+end
+
+local function save_feed(feed)
+  local key, log = P .. ':f:' .. feed.name, P .. ':fl:' .. feed.name
+  local added = #feed.new
+  local length
+  for from = math.max(1, added - FEED_MAX_ENTRIES + 1), added, MAX_ARGS do
+    length = call('RPUSH', log, unpack(feed.new, from, math.min(added, from + MAX_ARGS - 1)))
   end
-  call('SPUBLISH', P .. ':fc:' .. feed, epoch .. ':' .. int(n) .. '\n' .. text)
+  if length > FEED_MAX_ENTRIES then call('LTRIM', log, -FEED_MAX_ENTRIES, -1) end
+  call('HSET', key, 'n', int(feed.n), 'e', feed.e, 'g', GEN, 'fk', feed.fk)
+  if length <= added or NOW - feed.ttl_set_ms >= FEED_TTL_SET_EVERY_MS then
+    call('HSET', key, 'x', int(NOW))
+    call('PEXPIRE', key, FEED_HEAD_KEPT_MS)
+    call('PEXPIRE', log, FEED_LOG_KEPT_MS)
+  end
+  feed.new = nil
+end
+
+-- A feed shows only a job's latest progress, so of one script's only the last is published there.
+local function publish_progress(job)
+  if not job.unpublished then return end
+  for _, feed in ipairs(feeds_of(job)) do call('SPUBLISH', feed.channel, '-\n' .. job.unpublished) end
+  job.unpublished = nil
+end
+
+local function save_all()
+  flush_indexes()
+  for id, job in pairs(jobs) do
+    if job then
+      publish_progress(job)
+      if next(job.changed) then
+        local argv = {}
+        if not job.is_new then argv = { 'u', int(NOW) } end
+        for f in pairs(job.changed) do
+          local v = job[f]
+          argv[#argv + 1] = f
+          argv[#argv + 1] = type(v) == 'number' and int(v) or v
+        end
+        job.changed = {}
+        call('HSET', P .. ':j:' .. id, unpack(argv))
+      end
+    end
+  end
+  for _, feed in pairs(feeds) do
+    if feed.new then save_feed(feed) end
+  end
+  for owner, states in pairs(counts) do
+    for state, difference in pairs(states) do
+      if difference ~= 0 and call('HINCRBY', P .. ':n:' .. owner, state, difference) == 0 then
+        call('HDEL', P .. ':n:' .. owner, state)
+      end
+    end
+  end
+  if order then call('SET', P .. ':order', int(order)) end
+  for queue in pairs(wakes) do
+    local list = P .. ':wake:' .. queue
+    if call('EXISTS', list) == 0 then call('LPUSH', list, '1') end
+  end
 end
 
 local function trim(job, length)
@@ -149,7 +276,7 @@ end
 -- Append one event: log first, then the job's channel, then its feeds. Returns nothing; the job's head has moved by one.
 local function emit(job, kind, data)
   if job.e ~= GEN then
-    set(job, 'fk', (job.fk ~= '' and job.fk .. ',' or '') .. job.e .. ':' .. int(job.n))
+    set(job, 'fk', add_fork(job.fk, job.e, job.n))
     set(job, 'e', GEN)
     set(job, 'lk', '')
   end
@@ -182,8 +309,9 @@ local function emit(job, kind, data)
   end
   call('SPUBLISH', P .. ':c:' .. job.id, text)
   if kind == 'progress' then
-    for _, feed in ipairs(feeds_of(job)) do call('SPUBLISH', P .. ':fc:' .. feed, '-\n' .. text) end
+    job.unpublished = text
   elseif kind ~= 'log' and kind ~= 'output' then
+    publish_progress(job)
     if kind == 'completed' and #data > FEED_DATA_MAX_BYTES then
       text = head .. before_data .. '{"result_ref":"/api/jobs/' .. job.id .. '/result","duration_s":' ..
         string.match(data, '"duration_s":([%d%.]+)}$') .. '}}'
@@ -192,23 +320,37 @@ local function emit(job, kind, data)
   end
 end
 
-local function become(job, state)
+-- The sorted set in which a job in this state stands, and under which name.
+local function index_of(job)
+  if job.s == 'queued' then return P .. ':q:' .. job.q, job.id end
+  if job.s == 'scheduled' or job.s == 'retrying' then return P .. ':due', job.id end
+  if job.s == 'running' then return P .. ':lease', job.id .. ':' .. int(job.a) end
+  if TERMINAL[job.s] then return P .. ':done', job.id end
+end
+
+-- Take an edge of the state machine: the job leaves one index for another, and is counted anew. `score` is its place there.
+local function become(job, state, score)
   if not EDGES[job.s][state] then error('illegal transition ' .. job.s .. ' -> ' .. state .. ' of ' .. job.id) end
-  call('HINCRBY', P .. ':n:' .. job.ow, job.s, -1)
-  call('HINCRBY', P .. ':n:' .. job.ow, state, 1)
+  local key, member = index_of(job)
+  if key then put(key, member, false) end
+  if job.s ~= '' then count(job.ow, job.s, -1) end
   set(job, 's', state)
+  count(job.ow, state, 1)
+  key, member = index_of(job)
+  put(key, member, score)
 end
 
-local function wake(queue)
-  local list = P .. ':wake:' .. queue
-  if call('LLEN', list) == 0 then call('LPUSH', list, '1') end
+-- The job goes to the end of its priority's line.
+local function enter_queue(job, reason)
+  become(job, 'queued', job.p * 281474976710656 + next_order())
+  emit(job, 'queued', '{"queue":' .. cjson.encode(job.q) .. ',"priority":' .. int(job.p) .. (reason or '') .. '}')
+  wakes[job.q] = true
 end
 
--- The job goes to the end of its priority's line. Its state is already `queued`.
-local function place(job, data)
-  call('ZADD', P .. ':q:' .. job.q, int(job.p * 281474976710656 + call('INCR', P .. ':order')), job.id)
-  emit(job, 'queued', data or '{"queue":"' .. job.q .. '","priority":' .. int(job.p) .. '}')
-  wake(job.q)
+local function enter_due(job, state, due_ms, data)
+  set(job, 'd', due_ms)
+  become(job, state, due_ms)
+  emit(job, state, data)
 end
 
 local function duration(job)
@@ -218,11 +360,13 @@ end
 
 -- End a job. `event` is complete data for the terminal event; nothing may follow it.
 local function terminate(job, state, event)
-  become(job, state)
+  local kept_ms = state == 'completed' and job.kc or job.kf
+  if kept_ms == 0 then kept_ms = state == 'completed' and COMPLETED_KEPT_MS or FAILED_KEPT_MS end
+  become(job, state, NOW + kept_ms)
   set(job, 'f', NOW)
   emit(job, state, event)
-  for _, feed in ipairs(feeds_of(job)) do call('ZREM', P .. ':w:' .. feed, job.id) end
-  call('ZADD', P .. ':done', int(NOW + (state == 'completed' and job.kc or job.kf)), job.id)
+  for _, feed in ipairs(feeds_of(job)) do put(feed.open, job.id, false) end
+  put(P .. ':o:' .. job.ow, job.id, 0)
 end
 
 local function fail(job, err, dead)
@@ -234,11 +378,14 @@ local function cancel_now(job, by, reason)
   terminate(job, 'cancelled', '{"by":' .. by .. ',"reason":' .. reason .. '}')
 end
 
+-- End a job that was asked to stop while it ran.
+local function cancel_asked(job) cancel_now(job, job.cb, job.cr ~= '' and job.cr or 'null') end
+
 -- Remove an ended job and all that is kept of it.
 local function purge(job)
-  call('ZREM', P .. ':done', job.id)
-  call('HINCRBY', P .. ':n:' .. job.ow, job.s, -1)
-  call('ZREM', P .. ':o:' .. job.ow, job.id)
-  call('DEL', P .. ':j:' .. job.id, P .. ':m:' .. job.id, P .. ':x:' .. job.id, P .. ':e:' .. job.id)
+  put(P .. ':done', job.id, false)
+  put(P .. ':o:' .. job.ow, job.id, false)
+  count(job.ow, job.s, -1)
+  call('UNLINK', P .. ':j:' .. job.id, P .. ':m:' .. job.id, P .. ':x:' .. job.id, P .. ':e:' .. job.id)
   jobs[job.id] = false
 end

@@ -1,0 +1,165 @@
+"""What holds in the store after every step: indexes, counts, logs and feeds agree with the records."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import orjson
+
+from tidings.protocol import LIFECYCLE, TERMINAL_KINDS, TERMINAL_STATES, Event, EventKind, JobState
+from tidings.protocol.events import ENVELOPE_HEAD
+
+from .snapshot import Snapshot
+
+__all__ = ["check_feed", "check_invariants", "check_log", "feed_names", "job_ids"]
+
+LOG_MAX_ENTRIES, LOG_MAX_BYTES, FEED_MAX_ENTRIES = 10_000, 4_194_304, 1_000
+WAITING_FOR_TIME = {JobState.SCHEDULED, JobState.RETRYING}
+NEWEST_KINDS: dict[JobState, set[EventKind]] = {
+    JobState.SCHEDULED: {EventKind.SCHEDULED},
+    JobState.QUEUED: {EventKind.QUEUED},
+    JobState.RUNNING: {
+        EventKind.STARTED,
+        EventKind.PROGRESS,
+        EventKind.LOG,
+        EventKind.OUTPUT,
+        EventKind.CANCELLING,
+    },
+    JobState.RETRYING: {EventKind.RETRYING},
+    JobState.COMPLETED: {EventKind.COMPLETED},
+    JobState.FAILED: {EventKind.FAILED},
+    JobState.CANCELLED: {EventKind.CANCELLED},
+}
+"""Which event a log ends with, given the job's state."""
+
+
+def job_ids(snapshot: Snapshot) -> set[str]:
+    """Return the ids of all jobs in the store."""
+    return {key.removeprefix(":j:") for key in snapshot if key.startswith(":j:")}
+
+
+def feed_names(owner_scope: str) -> list[str]:
+    """Return the feeds that a job of this owner writes to."""
+    org, _, _ = owner_scope.partition("/")
+    return [f"o:{owner_scope}", "all", *([f"g:{org}"] if org else [])]
+
+
+def check_invariants(snapshot: Snapshot) -> None:
+    """Assert everything that one snapshot can show."""
+    records = {job_id: _read_record(snapshot, job_id) for job_id in job_ids(snapshot)}
+    _check_indexes(snapshot, records)
+    for job_id, record in records.items():
+        check_log(snapshot[f":e:{job_id}"].content, record, job_id)
+        progress = [e for e in _events(snapshot[f":e:{job_id}"].content) if e.kind is EventKind.PROGRESS]
+        extras = snapshot[f":x:{job_id}"].content if f":x:{job_id}" in snapshot else {}
+        if progress:
+            assert orjson.loads(extras[b"p"]) == progress[-1].data
+    for family in ("m", "x", "e"):
+        orphans = {k for k in snapshot if k.startswith(f":{family}:")} - {f":{family}:{i}" for i in records}
+        assert not orphans, f"left behind: {orphans}"
+    for key, kept in snapshot.items():
+        if key.startswith(":i:"):
+            assert kept.expires, f"{key} never expires"
+        if key.startswith(":wake:"):
+            assert len(kept.content) == 1
+        if key.startswith((":f:", ":fl:", ":k:", ":mb:")):
+            assert kept.expires, f"{key} never expires"
+        if key.startswith(":f:"):
+            log = snapshot.get(":fl:" + key.removeprefix(":f:"))
+            check_feed(kept.content, log.content if log else [])
+
+
+def check_log(texts: list[bytes], record: dict[str, str], job_id: str) -> None:
+    """Assert that a log covers its numbers without a gap up to the head, and ends as the job's state says."""
+    events = _events(texts)
+    head, state = int(record["n"]), JobState(record["s"])
+    assert events, f"{job_id} has no log"
+    assert len(events) <= LOG_MAX_ENTRIES
+    size = sum(map(len, texts))
+    assert size == int(record["b"]), "the record's count of the log's bytes is off"
+    assert size <= LOG_MAX_BYTES or len(events) == 1
+    at = events[0].prev if events[0].prev is not None else events[0].seq - 1
+    epochs = dict(pair.split(":") for pair in record.get("fk", "").split(",") if pair)
+    for text, event in zip(texts, events, strict=True):
+        base = event.prev if event.prev is not None else event.seq - 1
+        assert base == at, f"{job_id}: event {event.seq} follows on {base}, the one before is {at}"
+        assert event.seq > base
+        assert event.prev is None or event.kind is EventKind.PROGRESS
+        assert event.job_id == job_id
+        match = ENVELOPE_HEAD.match(text)
+        assert match is not None, f"not how an envelope begins: {text[:100]!r}"
+        assert match[5].decode() == event.kind
+        if event.epoch != record["e"]:
+            # An epoch older than those the record remembers is possible; one it remembers has a bound.
+            assert event.seq <= int(epochs.get(event.epoch, head))
+        at = event.seq
+    assert at == head, f"{job_id}: the log ends at {at}, the head is {head}"
+    assert events[-1].kind in NEWEST_KINDS[state], f"{job_id} is {state}, its log ends with {events[-1].kind}"
+    assert not [e for e in events[:-1] if e.kind in TERMINAL_KINDS], "an event follows the terminal one"
+    for event, following in pairwise(events):
+        is_run = event.kind is following.kind is EventKind.PROGRESS and event.epoch == following.epoch
+        assert not is_run, "a run of progress is not folded"
+
+
+def check_feed(head: dict[bytes, bytes], texts: list[bytes]) -> None:
+    """Assert that a feed has a name for its history, holds lifecycle events alone, and no more than it counts."""
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,32}", head[b"e"].decode())
+    assert len(texts) <= min(FEED_MAX_ENTRIES, int(head[b"n"]))
+    last: dict[str, int] = {}
+    for event in _events(texts):
+        assert event.kind in LIFECYCLE
+        assert last.get(event.job_id, 0) < event.seq, "a job's events are out of order in a feed"
+        last[event.job_id] = event.seq
+
+
+def _read_record(snapshot: Snapshot, job_id: str) -> dict[str, str]:
+    return {k.decode(): v.decode() for k, v in snapshot[f":j:{job_id}"].content.items()}
+
+
+def _events(texts: Iterable[bytes]) -> list[Event]:
+    return [Event.model_validate_json(text) for text in texts]
+
+
+def _check_indexes(snapshot: Snapshot, records: dict[str, dict[str, str]]) -> None:
+    states = {job_id: JobState(record["s"]) for job_id, record in records.items()}
+    families: dict[str, dict[str, Any]] = {}
+    for key, kept in snapshot.items():
+        _, family, rest = f"{key}:".split(":", 2)
+        families.setdefault(family, {})[rest.rstrip(":")] = kept.content
+
+    def members(family: str) -> dict[str, float]:
+        return {m.decode(): score for zset in families.get(family, {}).values() for m, score in zset.items()}
+
+    queued = {
+        (queue, member.decode(), int(score) >> 48)
+        for queue, zset in families.get("q", {}).items()
+        for member, score in zset.items()
+    }
+    assert queued == {
+        (records[i]["q"], i, int(records[i]["p"])) for i, s in states.items() if s is JobState.QUEUED
+    }
+    assert members("due") == {i: float(records[i]["d"]) for i, s in states.items() if s in WAITING_FOR_TIME}
+    assert set(members("lease")) == {
+        f"{i}:{records[i]['a']}" for i, s in states.items() if s is JobState.RUNNING
+    }
+    assert set(members("done")) == {i for i, s in states.items() if s in TERMINAL_STATES}
+
+    ended: dict[str, set[str]] = {}
+    open_jobs: dict[str, set[str]] = {}
+    counted: dict[str, Counter[str]] = {}
+    for job_id, record in records.items():
+        counted.setdefault(record["ow"], Counter())[record["s"]] += 1
+        if states[job_id] in TERMINAL_STATES:
+            ended.setdefault(record["ow"], set()).add(job_id)
+        else:
+            for feed in feed_names(record["ow"]):
+                open_jobs.setdefault(feed, set()).add(job_id)
+    assert {o: {m.decode() for m in z} for o, z in families.get("o", {}).items()} == ended
+    assert {f: {m.decode() for m in z} for f, z in families.get("w", {}).items()} == open_jobs
+    assert {
+        o: {s.decode(): int(c) for s, c in counts.items()} for o, counts in families.get("n", {}).items()
+    } == counted
