@@ -4,7 +4,7 @@
  * @import {ConnectionState, Job} from "./tidings/types.js"
  */
 
-import { html, render, useEffect, useMemo, useState } from "./vendor/htm-preact.module.js";
+import { html, render, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.module.js";
 import { Tidings } from "./tidings.js";
 import { JobBook } from "./app/book.js";
 import { JobDetail } from "./app/job_detail.js";
@@ -67,6 +67,14 @@ function Workspace({ token, onLeave }) {
       book.stop();
     };
   }, [book]);
+
+  // A new view is announced, and the keyboard goes on from there; the first one is where the browser begins anyway.
+  const shownJob = useRef(route.job);
+  useEffect(() => {
+    if (shownJob.current !== route.job) document.getElementById("main")?.focus({ preventScroll: true });
+    if (shownJob.current !== route.job) scrollTo(0, 0);
+    shownJob.current = route.job;
+  }, [route.job]);
 
   const show = (/** @type {Job} */ job) => (location.hash = `#/jobs/${job.id}`);
   const submitted = (/** @type {Job} */ job) => {

@@ -247,7 +247,7 @@ export class Tidings extends EventTarget {
   /** @returns {Promise<JobType[]>} */
   async jobTypes() {
     const answer = await this.#rest.call("GET", "/api/job-types");
-    return Array.isArray(answer) ? answer : answer.job_types;
+    return answer.job_types;
   }
 
   /**

@@ -70,5 +70,5 @@ def test_vendored_libraries_are_the_ones_that_are_named() -> None:
     for script in scripts:
         row = next(line for line in readme.splitlines() if line.startswith(f"| `{script.name}`"))
         assert hashlib.sha256(script.read_bytes()).hexdigest() in row
-        for licence in re.findall(r"`([a-z.-]+\.LICENSE)`", row):
+        for licence in re.findall(r"`([a-z.-]+\.LICENSE\.txt)`", row):
             assert (STATIC / "vendor" / licence).stat().st_size > 500
