@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 # `--import-mode=importlib` leaves sys.path alone; this makes `tests.support` importable however pytest is started.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.support.leaks import describe_processes, list_children, wait_for_leaked_tasks
+from tests.support.node import Node, NodeMissing
+from tests.support.stack import LiveStack
 from tests.support.timing import TIMEOUT_FACTOR
 from tidings_tasks.embedded import EmbeddedValkey
 from tidings_tasks.store import Keyspace
+
+_long_lived: set[psutil.Process] = set()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -42,16 +48,24 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
     assert not leaked, f"the test left tasks running: {leaked}"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Iterator[object]:
+    """Remember which processes belong to fixtures that outlive a test."""
+    if fixturedef.scope == "function":
+        return (yield)
+    before = list_children()
+    try:
+        return (yield)
+    finally:
+        _long_lived.update(list_children() - before)
+
+
 @pytest.fixture(autouse=True)
-def no_leaked_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+def no_leaked_processes() -> Iterator[None]:
     """Fail a test that leaves a child process running."""
-    # What lives for the whole session is started before the children are counted.
-    for name in ("valkey_server", "live_stack"):
-        if name in request.fixturenames:
-            request.getfixturevalue(name)
     before = list_children()
     yield
-    leaked = list_children() - before
+    leaked = list_children() - before - _long_lived
     described = describe_processes(leaked)
     for process in leaked:
         process.kill()
@@ -88,3 +102,23 @@ def private_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
     """Run a Valkey for this test alone, which it may ``kill()`` and ``start()`` again on the same data."""
     with EmbeddedValkey(tmp_path / "private") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
+    """Run one real `tidings dev` for all tests of this process; its parts may be killed, and come back."""
+    stack = LiveStack(tmp_path_factory.mktemp("stack"))
+    stack.start()
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture(scope="session")
+def node() -> Node:
+    """Give Node with the stock `socket.io-client`; without it the test is skipped, but fails under CI."""
+    try:
+        return Node.find()
+    except NodeMissing as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"{error} (CI skips nothing)")
+        pytest.skip(str(error))

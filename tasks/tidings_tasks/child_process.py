@@ -67,6 +67,7 @@ def start_child(
     argv: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
@@ -77,6 +78,7 @@ def start_child(
     return subprocess.Popen(  # noqa: S603  # the words come from our own code and the operator's settings
         command.argv,
         env=env,
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,

@@ -38,7 +38,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], timeout_s: float
             found = condition()
             value = await found if inspect.isawaitable(found) else found
             if value:
-                return value  # type: ignore[return-value]  # isawaitable does not narrow T
+                return value
             await asyncio.sleep(_POLL_S)
 
 

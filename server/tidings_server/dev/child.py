@@ -156,6 +156,7 @@ class Child:
         elif not await reader.readline():
             return
         self.ready.set()
+        self._terminal.announce("up", name=self.name)
         if self._on_ready is not None:
             await self._on_ready()
 
