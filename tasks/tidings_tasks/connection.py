@@ -13,17 +13,25 @@ from .settings import Settings, SettingsError, load_settings
 from .store import Keyspace, Submission, SyncStore, Tenant, commands
 from .submission import MAX_BATCH, check_enqueued, fingerprint_of, prepare
 
-__all__ = ["Submitter", "connect", "default_submitter", "require_store_url"]
+__all__ = [
+    "Submitter",
+    "connect",
+    "default_store",
+    "default_submitter",
+    "disconnect",
+    "open_sync_store",
+    "require_store_url",
+]
 
 _lock = threading.Lock()
-_default: Submitter | None = None
+_default: SyncStore | None = None
 
 
 class Submitter:
-    """Puts jobs into the store. Thread-safe; close it when it is not the process's own."""
+    """Puts jobs into a store. Thread-safe; the store is its owner's to close."""
 
-    def __init__(self, url: str, keyspace: Keyspace, *, timeout_s: float = 5.0) -> None:
-        self._store = SyncStore(url, keyspace, timeout_s=timeout_s)
+    def __init__(self, store: SyncStore) -> None:
+        self._store = store
 
     def submit(
         self,
@@ -62,17 +70,25 @@ class Submitter:
         prepared = [prepare(job_type, tenant, self._store.keyspace, input=data, **options) for data in inputs]
         return self._enqueue(prepared[0][0], [submission for _, submission in prepared])
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._store.close()
-
     def _enqueue(self, shard: int, submissions: list[Submission]) -> list[str]:
         reply = self._store.run(commands.enqueue(shard, submissions, all_or_none=True))
         return check_enqueued(reply)
 
 
+def open_sync_store(target: Settings | str, keyspace: Keyspace | None = None) -> SyncStore:
+    """Make a store from settings, or from a URL and a keyspace. No I/O yet.
+
+    Raises:
+        SettingsError: the settings name no store.
+    """
+    if isinstance(target, str):
+        return SyncStore(target, keyspace)
+    its_keyspace = keyspace or Keyspace(target.key_prefix, target.shards)
+    return SyncStore(require_store_url(target), its_keyspace, timeout_s=target.store_timeout_s)
+
+
 def connect(target: Settings | str, *, keyspace: Keyspace | None = None) -> None:
-    """Say which store ``job.submit()`` uses in this process. A later call replaces the earlier one.
+    """Say which store ``job.submit()`` and ``actor.send()`` use in this process. A later call replaces the earlier one.
 
     Args:
         target: settings, or a store URL (``redis://``, ``rediss://``, ``unix://``).
@@ -81,16 +97,16 @@ def connect(target: Settings | str, *, keyspace: Keyspace | None = None) -> None
     Raises:
         SettingsError: the settings name no store.
     """
-    global _default
-    made = _submitter(target) if isinstance(target, Settings) else Submitter(target, keyspace or Keyspace())
-    with _lock:
-        replaced, _default = _default, made
-    if replaced is not None:
-        replaced.close()
+    _replace(open_sync_store(target, keyspace))
 
 
-def default_submitter() -> Submitter:
-    """Return the process's own, made from the environment when ``connect`` was not called.
+def disconnect() -> None:
+    """Close the process's store; the next use makes it anew from the environment."""
+    _replace(None)
+
+
+def default_store() -> SyncStore:
+    """Return the process's own store, made from the environment when ``connect`` was not called.
 
     Raises:
         SettingsError: the environment names no store, or is not valid.
@@ -98,8 +114,13 @@ def default_submitter() -> Submitter:
     global _default
     with _lock:
         if _default is None:
-            _default = _submitter(load_settings())
+            _default = open_sync_store(load_settings())
         return _default
+
+
+def default_submitter() -> Submitter:
+    """Return what ``job.submit()`` uses; raises as ``default_store`` does."""
+    return Submitter(default_store())
 
 
 def require_store_url(settings: Settings) -> str:
@@ -123,9 +144,12 @@ def require_store_url(settings: Settings) -> str:
     return settings.store_url
 
 
-def _submitter(settings: Settings) -> Submitter:
-    keyspace = Keyspace(settings.key_prefix, settings.shards)
-    return Submitter(require_store_url(settings), keyspace, timeout_s=settings.store_timeout_s)
+def _replace(made: SyncStore | None) -> None:
+    global _default
+    with _lock:
+        replaced, _default = _default, made
+    if replaced is not None:
+        replaced.close()
 
 
 def _fingerprint(job_type: JobType[Any, Any], data: Any, options: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .files import StoredFile
     from .store import Verb
 
-__all__ = ["CURRENT", "JobContext", "SyncJobContext", "current_job"]
+__all__ = ["CURRENT", "JobContext", "SyncJobContext", "attempt_of", "current_job"]
 
 T = TypeVar("T")
 
@@ -40,6 +40,11 @@ def current_job() -> JobContext | SyncJobContext:
     if found is None:
         raise LookupError("no job runs here: current_job() works inside a job function or an actor only")
     return found
+
+
+def attempt_of(context: JobContext | SyncJobContext) -> Attempt:
+    """Return the attempt behind a context, for the worker's own use."""
+    return context._attempt  # noqa: SLF001  # of this module's own class
 
 
 class _Context:

@@ -128,9 +128,15 @@ def job(
 def load_modules(names: Iterable[str]) -> Registry:
     """Import the modules that register job types, with the working directory importable, and return ``REGISTRY``.
 
+    Plain Dramatiq actors in them are declared on a ``TidingsBroker``, unless the program set a broker of its own.
+
     Raises:
         ImportError: a module is not there, or does not import.
+        TypeError: another kind of Dramatiq broker was set before.
     """
+    from .queue.broker import installed_broker
+
+    installed_broker()
     if "" not in sys.path:
         sys.path.insert(0, "")
     for name in names:

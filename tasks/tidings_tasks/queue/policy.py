@@ -73,10 +73,12 @@ def judge_timeout(attempt: Attempt) -> Verdict:
     return judge_failure(attempt, describe("timeout", "JobTimedOut", message))
 
 
-def judge_failure(attempt: Attempt, error: bytes, *, delay_s: float | None = None) -> Verdict:
+def judge_failure(
+    attempt: Attempt, error: bytes, *, delay_s: float | None = None, is_unbounded: bool = False
+) -> Verdict:
     """End an attempt that failed: another try after the delay, or the dead letters when none is left."""
     failures = attempt.tries + 1
-    if failures >= attempt.spec.max_attempts:
+    if failures >= attempt.spec.max_attempts and not is_unbounded:
         return Verdict(Verb.FAIL, error, "1")
     delay_ms = backoff_ms(attempt.spec.backoff_s, failures) if delay_s is None else round(delay_s * 1000)
     return Verdict(Verb.RETRY, error, str(delay_ms))

@@ -8,14 +8,18 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tidings.protocol.errors import InvalidInput
+from dramatiq.errors import ActorNotFound
+
+from tidings.protocol.errors import InvalidInput, UnknownJobType
 
 from ..attempt import Attempt, StopReason
 from ..files import FileStore
 from ..outbox import Outbox
+from ..queue.broker import TidingsBroker
 from ..queue.policy import Verdict, judge_refusal
 from ..registry import Registry
 from ..store import Claim, Verb, WriteCode
+from .actor_calls import AsyncActorCall, plan_actor_call
 from .calls import AsyncJobCall, SyncJobCall
 from .execution import AsyncExecution, Execution, SyncExecution
 from .metrics import Metrics
@@ -58,6 +62,7 @@ class CrewOptions:
     """What a crew is told once."""
 
     registry: Registry
+    broker: TidingsBroker
     files: FileStore | None
     max_result_bytes: int
 
@@ -99,8 +104,10 @@ class Crew:
                 continue
             try:
                 execution = self._plan(attempt)
-            except InvalidInput as error:
+            except (InvalidInput, ActorNotFound) as error:
                 _log.error("job %s of type %s is not run: %s", attempt.job_id, attempt.spec.type, error)
+                if isinstance(error, ActorNotFound):
+                    error = UnknownJobType(f"no actor {attempt.spec.type!r} is declared in this worker")
                 verdict = judge_refusal(attempt, error)
                 outbox.close(attempt, verdict.verb, verdict.data, verdict.extra)
                 self._metrics.count_end(attempt, verdict)
@@ -170,6 +177,11 @@ class Crew:
 
     def _plan(self, attempt: Attempt) -> Execution:
         spec, options = attempt.spec, self._options
+        if spec.is_plain_actor:
+            planned = plan_actor_call(attempt, options.broker)
+            if isinstance(planned, AsyncActorCall):
+                return AsyncExecution(attempt, planned, self._on_end)
+            return SyncExecution(attempt, planned, self._threads, self._on_end)
         job_type = options.registry.get(spec.type)
         data = job_type.validate_input(spec.input)
         if job_type.is_async:

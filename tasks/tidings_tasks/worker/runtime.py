@@ -9,18 +9,22 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 from tidings.protocol.errors import TidingsError
 
 from ..attempt import StopReason
+from ..connection import connect, disconnect
 from ..files import FileStore
+from ..job_log import job_logging
+from ..queue.broker import installed_broker
 from ..queue.queues import order_queues
 from ..registry import REGISTRY, Registry
 from ..settings import Settings
 from ..store import Keyspace, Store, SyncStore
 from .crew import Crew, CrewOptions, Slots
+from .health import serve_health
 from .lane import Lane, LaneOptions
 from .leases import LeaseKeeper
 from .metrics import Metrics
@@ -84,16 +88,20 @@ class Worker:
     ) -> None:
         self.name = worker_name(settings)
         self.metrics = Metrics()
+        self.health_port: int | None = None
+        """Where health is served, once it is."""
         self._settings = settings
         self._url = store_url
         self._keyspace = Keyspace(settings.key_prefix, settings.shards)
         self._registry = registry
-        self._queues = order_queues(registry.queues if queues is None else queues)
+        self._broker = installed_broker()
+        every = registry.queues | self._broker.get_declared_queues()
+        self._queues = order_queues(every if queues is None else queues)
         self._exhausted = asyncio.Event()
         self._slots = Slots(settings.worker_concurrency)
         self._threads = Threads(settings.worker_threads, self._exhausted.set)
         files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
-        options = CrewOptions(registry, files, settings.max_result_bytes)
+        options = CrewOptions(registry, self._broker, files, settings.max_result_bytes)
         self._crew = Crew(options, self._slots, self._threads, self.metrics)
         self._lanes: list[Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,6 +117,9 @@ class Worker:
         """Run until ``stop`` is set; see ``run_worker``."""
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.close)
+            stack.enter_context(job_logging(self.metrics.dropped_logs.inc))
+            connect(self._url, keyspace=self._keyspace)
+            stack.callback(disconnect)
             store = self._open_store()
             stack.push_async_callback(store.aclose)
             self._open_lanes(store)
@@ -126,6 +137,12 @@ class Worker:
             ]
             if ready is not None:
                 self._task(self._tell_ready(ready), "ready")
+            if self._settings.worker_port is not None:
+                self.health_port = await stack.enter_async_context(
+                    self._serve_health(self._settings.worker_port)
+                )
+            await self._boot_middleware()
+            stack.push_async_callback(self._shut_middleware_down)
             _log.info("worker %s serves %s", self.name, ", ".join(self._queues))
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             await self._shut_down(runs, hurry)
@@ -134,6 +151,31 @@ class Worker:
                     task.result()
             if self._exhausted.is_set():
                 raise WorkerExhausted()
+
+    async def _boot_middleware(self) -> None:
+        broker = self._broker
+        await asyncio.to_thread(broker.emit_after, "process_boot")
+        await asyncio.to_thread(broker.emit_before, "worker_boot", self)
+        await asyncio.to_thread(broker.emit_after, "worker_boot", self)
+
+    async def _shut_middleware_down(self) -> None:
+        # Both only now that no actor runs: ShutdownNotifications would raise in the loop's thread.
+        await asyncio.to_thread(self._broker.emit_before, "worker_shutdown", self)
+        await asyncio.to_thread(self._broker.emit_after, "worker_shutdown", self)
+
+    def _serve_health(self, port: int) -> AbstractAsyncContextManager[int]:
+        return serve_health(
+            self._settings.host,
+            port,
+            is_ready=lambda: self.is_ready,
+            update=self._update_gauges,
+            metrics=self.metrics,
+        )
+
+    def _update_gauges(self) -> None:
+        self.metrics.running.set(self._crew.running)
+        self.metrics.stuck_threads.set(self._threads.stuck)
+        self.metrics.waiting_writes.set(sum(lane.outbox.waiting[0] for lane in self._lanes))
 
     async def _shut_down(self, runs: list[asyncio.Task[None]], hurry: asyncio.Event) -> None:
         crew = self._crew

@@ -1,0 +1,161 @@
+"""The stock ``dramatiq`` worker's link to the store: one thread commits outcomes and events, renews leases, keeps time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from dramatiq.middleware import TimeLimitExceeded, raise_thread_exception
+
+from tidings.protocol import shard_of
+from tidings.protocol.errors import StoreUnavailable
+
+from ..attempt import Attempt, StopReason
+from ..job_log import job_logging
+from ..outbox import Bounds, Outbox
+from ..store import Claim, SyncStore, WriteCode, commands
+from .messages import AttemptMessage, message_of
+from .policy import Verdict
+
+if TYPE_CHECKING:
+    from .broker import TidingsBroker
+
+__all__ = ["Committer"]
+
+_log = logging.getLogger(__name__)
+
+_LEAST_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 2.0
+
+
+class Committer:
+    """Holds the attempts of this process until their last write is stored. ``close`` ends the thread."""
+
+    def __init__(self, store: SyncStore, broker: TidingsBroker) -> None:
+        self.store = store
+        self.lease_ms = round(broker.lease_s * 1000)
+        self.name = f"dramatiq-{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._lease_s = broker.lease_s
+        self._woken = threading.Event()
+        self._is_closing = False
+        self._lock = threading.Lock()
+        self._held: dict[Attempt, AttemptMessage] = {}
+        self._outboxes = [
+            Outbox(self._woken.set, Bounds(), max_event_bytes=broker.max_event_bytes)
+            for _ in range(store.keyspace.shards)
+        ]
+        self._call = secrets.randbits(48)
+        self._renew_at = time.monotonic() + self._lease_s / 3
+        self._logging = ExitStack()
+        self._thread = threading.Thread(target=self._run, name="tidings-committer", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with ``logging`` inside actors reaching their jobs' logs."""
+        self._logging.enter_context(job_logging(lambda: None))
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Write what is left, for at most so long, and end the thread."""
+        self._is_closing = True
+        self._woken.set()
+        self._thread.join(timeout_s)
+        self._logging.close()
+        if self._thread.is_alive():
+            _log.error("the store did not take everything; what ran will run again")
+
+    def hold(self, claim: Claim) -> AttemptMessage:
+        """Take a claim in: from now on its lease is renewed."""
+        outbox = self._outboxes[shard_of(claim.id)]
+        attempt = Attempt(claim, outbox, files=None, is_shutting_down=lambda: self._is_closing)
+        message = AttemptMessage(message_of(attempt, claim.id), attempt)
+        with self._lock:
+            self._held[attempt] = message
+        return message
+
+    def end(self, message: AttemptMessage, verdict: Verdict) -> None:
+        """End an attempt. It is held until the store has it."""
+        message.deadline = None
+        message.attempt.outbox.close(message.attempt, verdict.verb, verdict.data, verdict.extra)
+
+    def _run(self) -> None:
+        while True:
+            self._woken.wait(self._pause_s())
+            self._woken.clear()
+            for shard, outbox in enumerate(self._outboxes):
+                self._commit(shard, outbox)
+            if time.monotonic() >= self._renew_at:
+                self._renew_at = time.monotonic() + self._lease_s / 3
+                self._renew()
+            self._interrupt_late()
+            if self._is_closing and all(outbox.is_empty for outbox in self._outboxes):
+                return
+
+    def _pause_s(self) -> float:
+        with self._lock:
+            deadlines = [m.deadline for m in self._held.values() if m.deadline is not None]
+        streams = [at for outbox in self._outboxes if (at := outbox.next_due()) is not None]
+        return max(0.0, min([self._renew_at, *deadlines, *streams]) - time.monotonic())
+
+    def _commit(self, shard: int, outbox: Outbox) -> None:
+        while (batch := outbox.take()).writes:
+            self._call += 1
+            command = commands.step(
+                shard, worker=self.name, call=self._call, lease_ms=self.lease_ms, writes=batch.writes, most=0
+            )
+            backoff_s = _LEAST_BACKOFF_S
+            while True:
+                try:
+                    reply = self.store.run(command)
+                    break
+                except StoreUnavailable as error:
+                    _log.warning("outcomes wait for the store: %s", error)
+                    time.sleep(random.uniform(_LEAST_BACKOFF_S, backoff_s))
+                    backoff_s = min(_MOST_BACKOFF_S, 2 * backoff_s)
+            for attempt, code in outbox.settle(batch, reply.codes):
+                self._act_on(attempt, code)
+                if attempt.is_closed and attempt.pending_writes == 0:
+                    self._let_go(attempt)
+
+    def _renew(self) -> None:
+        with self._lock:
+            held = [attempt for attempt in self._held if not attempt.is_closed]
+        for shard in range(self.store.keyspace.shards):
+            mine = [attempt for attempt in held if shard_of(attempt.job_id) == shard]
+            if not mine:
+                continue
+            pairs = [(attempt.job_id, attempt.number) for attempt in mine]
+            try:
+                codes = self.store.run(commands.renew(shard, pairs, lease_ms=self.lease_ms))
+            except StoreUnavailable as error:
+                _log.warning("leases are not renewed: %s", error)
+                continue
+            for attempt, code in zip(mine, codes, strict=True):
+                if not attempt.is_closed:
+                    self._act_on(attempt, code)
+
+    def _act_on(self, attempt: Attempt, code: WriteCode) -> None:
+        if code is WriteCode.CANCEL_REQUESTED:
+            attempt.ask_to_stop(StopReason.CANCELLED)
+        elif code is WriteCode.REFUSED:
+            _log.warning("attempt %d of job %s lost its lease", attempt.number, attempt.job_id)
+            attempt.ask_to_stop(StopReason.LOST)
+            self._let_go(attempt)
+
+    def _interrupt_late(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            late = [m for m in self._held.values() if m.deadline is not None and m.deadline <= now]
+        for message in late:
+            message.deadline = None
+            message.attempt.ask_to_stop(StopReason.TIMED_OUT)
+            raise_thread_exception(message.thread_id, TimeLimitExceeded)  # type: ignore[no-untyped-call]  # Dramatiq's own
+
+    def _let_go(self, attempt: Attempt) -> None:
+        with self._lock:
+            self._held.pop(attempt, None)

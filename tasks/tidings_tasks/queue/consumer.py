@@ -1,0 +1,134 @@
+"""The consumer of one queue under the stock ``dramatiq`` worker: claims jobs as messages, hands outcomes on."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from dramatiq.broker import Consumer, MessageProxy
+
+from tidings.protocol.errors import StoreUnavailable
+
+from ..store import Claim, Command, StepReply, Verb, commands
+from .committer import Committer
+from .messages import AttemptMessage
+from .policy import Verdict, describe, judge_failure
+
+__all__ = ["TidingsConsumer"]
+
+_log = logging.getLogger(__name__)
+
+_LEAST_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 2.0
+_RELEASE = Verdict(Verb.RELEASE, b"null")
+
+
+class TidingsConsumer(Consumer):
+    """Claims at most ``prefetch`` jobs at a time. ``next`` runs on one thread, the others on any."""
+
+    def __init__(self, committer: Committer, queue: str, *, prefetch: int, timeout_s: float) -> None:
+        self._committer, self._queue, self._prefetch = committer, queue, prefetch
+        self._timeout_s = timeout_s
+        self._store = committer.store
+        self._name = f"{committer.name}.{queue}"[:128]
+        self._call = secrets.randbits(48)
+        self._unanswered: Command[StepReply] | None = None
+        self._ready: deque[AttemptMessage] = deque()
+        self._open = 0
+        self._freed = threading.Condition()
+        self._shards = list(range(self._store.keyspace.shards))
+        self._backoff_s = _LEAST_BACKOFF_S
+
+    def __next__(self) -> AttemptMessage | None:
+        """Return the next message, or None when none came in time."""
+        deadline = time.monotonic() + self._timeout_s
+        while not self._ready:
+            free = self._wait_for_room(deadline)
+            if free == 0:
+                return None
+            try:
+                self._claim(free)
+                self._backoff_s = _LEAST_BACKOFF_S
+                if not self._ready and not self._wait_for_token(deadline):
+                    return None
+            except StoreUnavailable as error:
+                if self._backoff_s == _LEAST_BACKOFF_S:
+                    _log.warning("queue %s waits for the store: %s", self._queue, error)
+                time.sleep(random.uniform(_LEAST_BACKOFF_S, self._backoff_s))
+                self._backoff_s = min(_MOST_BACKOFF_S, 2 * self._backoff_s)
+                return None
+        return self._ready.popleft()
+
+    def ack(self, message: MessageProxy) -> None:
+        """End an attempt as was decided, or as completed."""
+        self._end(message, Verdict(Verb.COMPLETE, b"null"))
+
+    def nack(self, message: MessageProxy) -> None:
+        """End an attempt as was decided, or as failed: its actor is not known here."""
+        if isinstance(message, AttemptMessage):
+            text = f"no actor {message.actor_name!r} is declared in this worker"
+            error = describe("unknown_job_type", "ActorNotFound", text)
+            self._end(message, judge_failure(message.attempt, error))
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Hand jobs back that were claimed and not begun."""
+        for message in messages:
+            if isinstance(message, AttemptMessage):
+                message.verdict = _RELEASE
+                self._end(message, _RELEASE)
+
+    def close(self) -> None:
+        """Hand back what was claimed and not passed on."""
+        self.requeue(list(self._ready))
+        self._ready.clear()
+
+    def _end(self, message: MessageProxy, otherwise: Verdict) -> None:
+        if isinstance(message, AttemptMessage):
+            self._committer.end(message, message.verdict or otherwise)
+            with self._freed:
+                self._open -= 1
+                self._freed.notify()
+
+    def _wait_for_room(self, deadline: float) -> int:
+        with self._freed:
+            self._freed.wait_for(lambda: self._open < self._prefetch, max(0.0, deadline - time.monotonic()))
+            return max(0, self._prefetch - self._open)
+
+    def _claim(self, free: int) -> None:
+        # A call that was not answered comes first, as it was: it may have claimed.
+        if self._unanswered is not None:
+            self._take(self._store.run(self._unanswered).claims)
+            self._unanswered = None
+            return
+        for shard in self._shards:
+            self._call += 1
+            self._unanswered = commands.step(
+                shard, worker=self._name, call=self._call, lease_ms=self._committer.lease_ms,
+                wants=[(self._queue, free)], most=free,
+            )  # fmt: skip
+            self._take(self._store.run(self._unanswered).claims)
+            self._unanswered = None
+            free = self._prefetch - self._open
+            if free <= 0:
+                break
+
+    def _take(self, claims: Iterable[Claim]) -> None:
+        for claim in claims:
+            self._ready.append(self._committer.hold(claim))
+            with self._freed:
+                self._open += 1
+
+    def _wait_for_token(self, deadline: float) -> Any:
+        for shard in self._shards:
+            left_s = (deadline - time.monotonic()) / len(self._shards)
+            if left_s <= 0:
+                return None
+            found = self._store.wait([self._store.keyspace.wake_list(shard, self._queue)], max(0.01, left_s))
+            if found is not None:
+                return found
+        return None
