@@ -132,7 +132,6 @@ def load_modules(names: Iterable[str]) -> Registry:
 
     Raises:
         ImportError: a module is not there, or does not import.
-        TypeError: another kind of Dramatiq broker was set before.
     """
     from .queue.broker import installed_broker
 

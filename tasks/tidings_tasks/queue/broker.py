@@ -176,18 +176,16 @@ class TidingsBroker(Broker):
 def installed_broker() -> TidingsBroker:
     """Return Dramatiq's global broker, made ours when none was set: modules with actors can then be imported.
 
-    Raises:
-        TypeError: another kind of broker was set.
+    A program may use Dramatiq with another broker besides: that one is left alone, and its actors are not ours to run.
     """
     found = dramatiq.broker.global_broker
     if found is None:
         found = TidingsBroker()
         dramatiq.set_broker(found)
-    if not isinstance(found, TidingsBroker):
-        raise TypeError(
-            f"dramatiq's broker is a {type(found).__name__}; actors run here need a TidingsBroker"
-        )
-    return found
+    if isinstance(found, TidingsBroker):
+        return found
+    _log.info("Dramatiq's broker is a %s; its actors are not run here", type(found).__name__)
+    return TidingsBroker()
 
 
 def _actor_function(job_type: JobType[Any, Any]) -> Any:

@@ -101,9 +101,7 @@ class SyncJobCall:
 def log_error(attempt: Attempt, error: BaseException) -> None:
     """Log what a function raised: with its traceback, unless it is an outcome that the author chose."""
     where = {"job_id": attempt.job_id, "attempt": attempt.number, "job_type": attempt.spec.type}
-    if isinstance(error, JobStopped) or (
-        isinstance(error, asyncio.CancelledError) and attempt.stop is not None
-    ):
+    if isinstance(error, JobStopped) or (attempt.stop is not None and _is_cancellation(error)):
         _log.info("job %s attempt %d stopped: %s", attempt.job_id, attempt.number, error, extra=where)
     elif isinstance(error, Fail | Retry):
         _log.info(
@@ -123,3 +121,10 @@ def log_error(attempt: Attempt, error: BaseException) -> None:
             exc_info=error,
             extra=where,
         )
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    # Before Python 3.13 a TaskGroup wraps a JobStopped as any other exception of its body.
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(asyncio.CancelledError)[1] is None
+    return isinstance(error, asyncio.CancelledError)
