@@ -20,7 +20,7 @@ __all__ = ["register"]
 EXIT_FAILED = 1
 
 # `tidings_tasks.demo` is for trying things out; a server or worker of its own never loads it unasked.
-DEV_MODULES = ("tidings_tasks.demo", "tidings_tasks.jobs")
+DEV_MODULES = ("tidings_tasks.demo", "tidings_tasks.jobs.report")
 
 HostOption = Annotated[
     str | None, typer.Option(help="The address to listen on. [default: TIDINGS_HOST or 127.0.0.1]")
