@@ -101,9 +101,7 @@ class Bench:
         check_invariants(first)
         again = self.store.run(command)
         second = self.snapshot()
-        assert second == first, (
-            f"a repeated {command.script} changed:\n{describe_difference(first, second)}"
-        )
+        assert second == first, f"a repeated {command.script} changed:\n{describe_difference(first, second)}"
         if isinstance(reply, StepReply) and isinstance(again, StepReply):
             assert again.claims == reply.claims
             assert not {WriteCode.DONE, WriteCode.CANCEL_REQUESTED} & set(again.codes)
@@ -219,7 +217,9 @@ class Bench:
         self.advance(LEASE_MS)
         return self.step()
 
-    def cancel(self, job_id: str, *, by: str = "alice", reason: str | None = None) -> tuple[str, JobState | None]:
+    def cancel(
+        self, job_id: str, *, by: str = "alice", reason: str | None = None
+    ) -> tuple[str, JobState | None]:
         """Cancel a job; returns the outcome and the state it is in now."""
         command = commands.cancel(job_id, by=orjson.dumps(by), reason=orjson.dumps(reason))
         outcome, state, _ = self.run(command)

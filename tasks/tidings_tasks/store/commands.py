@@ -217,7 +217,13 @@ def step(
 
     ``call`` must be the same when a step is repeated after a lost reply, and new for every other step.
     """
-    args: list[bytes | str | int] = [worker, call, lease_ms, len(writes), MAX_CLAIMS if most is None else most]
+    args: list[bytes | str | int] = [
+        worker,
+        call,
+        lease_ms,
+        len(writes),
+        MAX_CLAIMS if most is None else most,
+    ]
     for w in writes:
         args += (w.id, w.attempt, w.number, w.verb.value, w.data, w.extra)
     for queue, wanted in wants:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import time
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
 
 from tidings.protocol.errors import StoreUnavailable, TidingsError
 
 from .commands import Command
 from .keys import Keyspace
-from .scripts import load_script
+from .scripts import Script, load_script
 
 __all__ = ["FORMAT", "Store", "StoreMismatch", "SyncStore"]
 
@@ -27,6 +38,9 @@ FORMAT = "1"
 
 _RETRIES = 3
 _MAX_CONNECTIONS = 64
+_LEAST_WAIT_S = 0.01
+_REFUSALS = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+_REFUSAL_CODES = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 
 
 class StoreMismatch(TidingsError):
@@ -35,20 +49,38 @@ class StoreMismatch(TidingsError):
     code, status, title = "store_mismatch", 500, "The store belongs to another installation"
 
 
-def _unavailable(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"the job store cannot be reached: {type(error).__name__}", retry_after_s=2)
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Raise ``StoreUnavailable`` for all that may pass: no connection, no answer in time, a store that takes nothing."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
+        message = f"the job store cannot be reached: {type(error).__name__}"
+        raise StoreUnavailable(message, retry_after_s=2) from error
+    except ResponseError as error:
+        if not isinstance(error, _REFUSALS) and not str(error).startswith(_REFUSAL_CODES):
+            raise
+        message = f"the job store does not take this now: {error}"
+        raise StoreUnavailable(message, retry_after_s=2) from error
+
+
+def _is_detached(error: ResponseError) -> bool:
+    """Tell whether a script found that the store was emptied under an open connection."""
+    return str(error).startswith("DETACHED")
 
 
 class _Shell:
     """What both shells share: where the scripts are called and how a new connection is greeted."""
 
-    def __init__(self, keyspace: Keyspace, lease_ms: int) -> None:
+    def __init__(self, keyspace: Keyspace, lease_ms: int, timeout_s: float) -> None:
         self.keyspace = keyspace
         self._lease_ms = lease_ms
+        # A read that blocks must end before the bound on every command does.
+        self._longest_block_s = timeout_s / 2
 
     def _attach_args(self, shard: int) -> list[Any]:
         generation = secrets.token_hex(4)
-        return [self.keyspace.shard(shard), FORMAT, self.keyspace.shards, self._lease_ms, generation]
+        return [1, self.keyspace.shard(shard), FORMAT, self.keyspace.shards, self._lease_ms, generation]
 
     def _check_attached(self, reply: Any) -> None:
         if reply[0] == b"mismatch":
@@ -59,9 +91,8 @@ class _Shell:
                 f"{field} is fixed when an installation is made: use the same, or another key prefix"
             )
 
-    def _call(self, command: Command[Any]) -> tuple[str, str, list[Any]]:
-        script = load_script(command.script)
-        return script.sha, script.source, [1, self.keyspace.shard(command.shard), *command.args]
+    def _call(self, command: Command[Any]) -> tuple[Script, list[Any]]:
+        return load_script(command.script), [1, self.keyspace.shard(command.shard), *command.args]
 
 
 class Store(_Shell):
@@ -84,7 +115,7 @@ class Store(_Shell):
         timeout_s: float = 5.0,
         max_connections: int = _MAX_CONNECTIONS,
     ) -> None:
-        super().__init__(keyspace or Keyspace(), int(lease_s * 1000))
+        super().__init__(keyspace or Keyspace(), int(lease_s * 1000), timeout_s)
         self.url = url
         pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
@@ -100,57 +131,65 @@ class Store(_Shell):
 
     async def _greet(self, connection: Any) -> None:
         await connection.on_connect()
-        for shard in range(self.keyspace.shards):
-            args = self._attach_args(shard)
-            await connection.send_command("EVAL", load_script("attach").source, 1, *args)
-            self._check_attached(await connection.read_response())
+        try:
+            shards = range(self.keyspace.shards)
+            for shard in shards:
+                await connection.send_command("EVAL", load_script("attach").source, *self._attach_args(shard))
+            for _ in shards:
+                self._check_attached(await connection.read_response())
+        except BaseException:
+            # redis-py closes a connection only after errors of its own, and would use this one as if it were attached.
+            await connection.disconnect(nowait=True)
+            raise
 
     async def run(self, command: Command[T]) -> T:
         """Run a command.
 
         Raises:
-            StoreUnavailable: the store could not be reached in time; whether the command took effect is unknown.
+            StoreUnavailable: the store could not be reached in time, or takes nothing now; whether the command took
+                effect is unknown.
             StoreMismatch: the store belongs to another installation.
         """
-        sha, source, args = self._call(command)
-        try:
+        script, args = self._call(command)
+        with _translated():
             try:
-                reply = await self._redis.evalsha(sha, *args)
-            except NoScriptError:
-                reply = await self._redis.eval(source, *args)
+                reply = await self._evaluate(script, args)
             except ResponseError as error:
-                if "DETACHED" not in str(error):
+                if not _is_detached(error):
                     raise
-                await self._redis.eval(load_script("attach").source, 1, *self._attach_args(command.shard))
-                reply = await self._redis.eval(source, *args)
-        except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
-            raise _unavailable(error) from error
-        except ResponseError as error:
-            if str(error).startswith(
-                ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "OOM", "MISCONF", "NOREPLICAS")
-            ):
-                raise _unavailable(error) from error
-            raise
+                attach = self._attach_args(command.shard)
+                self._check_attached(await self._evaluate(load_script("attach"), attach))
+                reply = await self._evaluate(script, args)
         return command.parse(reply)
+
+    async def _evaluate(self, script: Script, args: list[Any]) -> Any:
+        try:
+            return await self._redis.evalsha(script.sha, *args)
+        except NoScriptError:
+            return await self._redis.eval(script.source, *args)
 
     async def wait(self, keys: list[str], timeout_s: float) -> tuple[str, bytes] | None:
         """Take the first entry that one of these lists of one shard has, or None when the time is over.
 
+        An entry whose reply is lost on the way is gone: what must not be lost has another way too.
+
         Raises:
             StoreUnavailable: the store went away.
         """
-        try:
-            reply: Any = await self._redis.blpop(keys, timeout=timeout_s)
-        except RedisError as error:
-            raise _unavailable(error) from error
-        return None if reply is None else (reply[0].decode(), reply[1])
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = max(_LEAST_WAIT_S, deadline - time.monotonic())
+            with _translated():
+                reply: Any = await self._redis.blpop(keys, timeout=min(left_s, self._longest_block_s))
+            if reply is not None:
+                return reply[0].decode(), reply[1]
+            if time.monotonic() >= deadline:
+                return None
 
     async def ping(self) -> None:
         """Raise ``StoreUnavailable`` unless the store answers."""
-        try:
+        with _translated():
             await self._redis.ping()
-        except (RedisError, TimeoutError, OSError) as error:
-            raise _unavailable(error) from error
 
     async def publish(self, channel: str, payload: bytes) -> None:
         """Publish on a sharded channel, outside any script; only for what no log needs to remember.
@@ -158,10 +197,8 @@ class Store(_Shell):
         Raises:
             StoreUnavailable: the store went away.
         """
-        try:
+        with _translated():
             await self._redis.execute_command("SPUBLISH", channel, payload)  # type: ignore[no-untyped-call]
-        except (RedisError, TimeoutError, OSError) as error:
-            raise _unavailable(error) from error
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -175,7 +212,7 @@ class SyncStore(_Shell):
     def __init__(
         self, url: str, keyspace: Keyspace | None = None, *, lease_s: float = 6.0, timeout_s: float = 5.0
     ) -> None:
-        super().__init__(keyspace or Keyspace(), int(lease_s * 1000))
+        super().__init__(keyspace or Keyspace(), int(lease_s * 1000), timeout_s)
         self.url = url
         pool: redis.BlockingConnectionPool = redis.BlockingConnectionPool.from_url(
             url,
@@ -191,34 +228,48 @@ class SyncStore(_Shell):
 
     def _greet(self, connection: Any) -> None:
         connection.on_connect()
-        for shard in range(self.keyspace.shards):
-            connection.send_command("EVAL", load_script("attach").source, 1, *self._attach_args(shard))
-            self._check_attached(connection.read_response())
+        try:
+            shards = range(self.keyspace.shards)
+            for shard in shards:
+                connection.send_command("EVAL", load_script("attach").source, *self._attach_args(shard))
+            for _ in shards:
+                self._check_attached(connection.read_response())
+        except BaseException:
+            # As in Store._greet.
+            connection.disconnect()
+            raise
 
     def run(self, command: Command[T]) -> T:
         """Run a command; see ``Store.run``."""
-        sha, source, args = self._call(command)
-        try:
+        script, args = self._call(command)
+        with _translated():
             try:
-                reply = self._redis.evalsha(sha, *args)
-            except NoScriptError:
-                reply = self._redis.eval(source, *args)
+                reply = self._evaluate(script, args)
             except ResponseError as error:
-                if "DETACHED" not in str(error):
+                if not _is_detached(error):
                     raise
-                self._redis.eval(load_script("attach").source, 1, *self._attach_args(command.shard))
-                reply = self._redis.eval(source, *args)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            raise _unavailable(error) from error
+                attach = self._attach_args(command.shard)
+                self._check_attached(self._evaluate(load_script("attach"), attach))
+                reply = self._evaluate(script, args)
         return command.parse(reply)
+
+    def _evaluate(self, script: Script, args: list[Any]) -> Any:
+        try:
+            return self._redis.evalsha(script.sha, *args)
+        except NoScriptError:
+            return self._redis.eval(script.source, *args)
 
     def wait(self, keys: list[str], timeout_s: float) -> tuple[str, bytes] | None:
         """Take the first entry that one of these lists has; see ``Store.wait``."""
-        try:
-            reply: Any = self._redis.blpop(keys, timeout=timeout_s)
-        except (RedisError, OSError) as error:
-            raise _unavailable(error) from error
-        return None if reply is None else (reply[0].decode(), reply[1])
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = max(_LEAST_WAIT_S, deadline - time.monotonic())
+            with _translated():
+                reply: Any = self._redis.blpop(keys, timeout=min(left_s, self._longest_block_s))
+            if reply is not None:
+                return reply[0].decode(), reply[1]
+            if time.monotonic() >= deadline:
+                return None
 
     def close(self) -> None:
         """Close all connections."""
