@@ -14,25 +14,25 @@ import { faultsAt } from "./faults.js";
  * @property {string} label
  * @property {string} [hint]
  * @property {FieldFault[]} faults all faults of the form
+ * @property {boolean} [group] the control is a group of several, which the label cannot point at
  */
 
 /**
  * A label, a control, a hint and what is wrong.
  * @param {FieldProps & {control: (attributes: Record<string, unknown>) => Child}} props
  */
-export function Field({ path, label, hint, faults, control }) {
+export function Field({ path, label, hint, faults, group, control }) {
   const id = `field-${path.replaceAll(".", "-")}`;
   const own = faultsAt(faults, path);
   const described = [hint && `${id}-hint`, own.length && `${id}-fault`].filter(Boolean).join(" ");
   const attributes = {
-    id,
-    name: path,
+    ...(group ? { "aria-labelledby": `${id}-label` } : { id, name: path }),
     "aria-invalid": own.length ? "true" : undefined,
     "aria-describedby": described || undefined,
   };
   return html`
     <div class="field">
-      <label for=${id}>${label}</label>
+      ${group ? html`<span class="label" id="${id}-label">${label}</span>` : html`<label for=${id}>${label}</label>`}
       ${control(attributes)}
       ${hint && html`<p class="hint" id="${id}-hint">${hint}</p>`}
       <${Faults} id="${id}-fault" faults=${own} />

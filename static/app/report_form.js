@@ -70,12 +70,11 @@ export function ReportForm({ tidings, onSubmitted }) {
       <div class="form-row">
         <${TextField} path="input.title" label="Title" value=${title} onInput=${setTitle} faults=${faults}
           placeholder="Quarterly report" />
-        <${Field} path="input.format" label="Format" faults=${faults} control=${(/** @type {any} */ attributes) => html`
-          <div class="segments" role="radiogroup" aria-label="Format" aria-describedby=${attributes["aria-describedby"]}>
-            ${FORMATS.map(([value, name], i) => html`
+        <${Field} path="input.format" label="Format" faults=${faults} group=${true} control=${(/** @type {object} */ attributes) => html`
+          <div class="segments" role="radiogroup" ...${attributes}>
+            ${FORMATS.map(([value, name]) => html`
               <label>
-                <input type="radio" name="format" id=${i ? undefined : attributes.id} value=${value}
-                  checked=${format === value} onChange=${() => setFormat(value)} />
+                <input type="radio" name="format" value=${value} checked=${format === value} onChange=${() => setFormat(value)} />
                 <span>${name}</span>
               </label>`)}
           </div>`} />
@@ -128,8 +127,8 @@ function SectionFields({ section, index, count, faults, onChange, onRemove, onMo
 function TableFields({ path, section, faults, onChange }) {
   if (section.table) {
     return html`
-      <${Field} path=${path} label="Table" faults=${faults} control=${(/** @type {any} */ attributes) => html`
-        <div ...${attributes} tabindex="-1"><${TablePreview} table=${section.table} /></div>`} />
+      <${Field} path=${path} label="Table" faults=${faults} group=${true} control=${(/** @type {object} */ attributes) => html`
+        <div role="group" ...${attributes} tabindex="-1"><${TablePreview} table=${section.table} /></div>`} />
       <button type="button" class="link-button" onClick=${() => onChange({ table: null })}>Remove the table</button>
     `;
   }
