@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from tests.support.timing import eventually, scaled
-from tidings.protocol import JobState
+from tidings.protocol import BEGINNING, JobState, Position
 from tidings_tasks.job_type import JobType
 from tidings_tasks.registry import Registry
 from tidings_tasks.settings import Settings
@@ -41,9 +41,15 @@ class Jobs:
         return record
 
     async def events(self, job_id: str, *kinds: str) -> list[dict[str, Any]]:
-        page = await self.store.run(commands.read_events(job_id))
-        assert page is not None
-        events = [orjson.loads(text) for text in page.events]
+        events: list[dict[str, Any]] = []
+        after = BEGINNING
+        while True:
+            page = await self.store.run(commands.read_events(job_id, after))
+            assert page is not None
+            if not page.events:
+                break
+            events += [orjson.loads(text) for text in page.events]
+            after = Position(page.epoch, events[-1]["seq"])
         return [event for event in events if not kinds or event["kind"] in kinds]
 
     async def kinds(self, job_id: str) -> list[str]:
@@ -60,7 +66,9 @@ class Jobs:
         assert found is not None
         return found
 
-    async def until_kind(self, job_id: str, kind: str, count: int = 1, timeout_s: float = 10.0) -> list[dict[str, Any]]:
+    async def until_kind(
+        self, job_id: str, kind: str, count: int = 1, timeout_s: float = 10.0
+    ) -> list[dict[str, Any]]:
         """Wait until the log has so many events of a kind, and return them."""
 
         async def found() -> list[dict[str, Any]] | None:
@@ -111,7 +119,9 @@ async def running_worker(
     )
     stop, hurry = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(
-        run_worker(made, store_url=url, queues=queues, registry=registry, stop=stop, hurry=hurry, ready=ready),
+        run_worker(
+            made, store_url=url, queues=queues, registry=registry, stop=stop, hurry=hurry, ready=ready
+        ),
         name="the test's worker",
     )
     running = RunningWorker(task, stop, hurry)

@@ -98,7 +98,7 @@ async def test_models_and_dates_are_results(jobs: Jobs, registry: Registry) -> N
         return Report(at=datetime(2026, 1, 1, tzinfo=UTC), rows=[Numbers(a=1)])
 
     @job("bare", registry=registry)
-    async def bare(ctx: JobContext):  # type: ignore[no-untyped-def]  # noqa: ANN202  # that is what is tested
+    async def bare(ctx: JobContext):  # type: ignore[no-untyped-def]  # that is what is tested
         return {"at": datetime(2026, 1, 1, tzinfo=UTC), "row": Numbers(a=1)}
 
     first, second = await jobs.submit(annotated), await jobs.submit(bare)
@@ -110,7 +110,7 @@ async def test_result_that_is_no_json_fails_without_retry(jobs: Jobs, registry: 
     """Another try would make the same result."""
 
     @job("odd", registry=registry)
-    async def odd(ctx: JobContext):  # type: ignore[no-untyped-def]  # noqa: ANN202  # that is what is tested
+    async def odd(ctx: JobContext):  # type: ignore[no-untyped-def]  # that is what is tested
         return object()
 
     @job("wrong", registry=registry)

@@ -283,7 +283,9 @@ async def test_attempt_that_lost_its_lease_is_stopped_and_can_not_write(
             raise
 
     job_id = await jobs.submit(slow)
-    async with running_worker(valkey_url, keyspace, registry, tmp_path, queues=["default"], lease_s=1) as worker:
+    async with running_worker(
+        valkey_url, keyspace, registry, tmp_path, queues=["default"], lease_s=1
+    ) as worker:
         await jobs.until_kind(job_id, "output")
         # Somebody else hands the first attempt back and takes the job, as after a lapsed lease.
         release = Write(job_id, 1, 100, Verb.RELEASE, b"null")
@@ -304,4 +306,4 @@ async def test_attempt_that_lost_its_lease_is_stopped_and_can_not_write(
         await jobs.store.run(commands.step(0, worker="thief", call=2, lease_ms=1000, writes=[done]))
     record = await jobs.read(job_id)
     assert (record.state, record.result, record.attempt) == (JobState.COMPLETED, b'"second"', 2)
-    assert OWNER == record.tenant
+    assert record.tenant == OWNER

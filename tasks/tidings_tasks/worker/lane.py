@@ -163,7 +163,7 @@ class Lane:
                 reply = await self._store.run(command)
             except StoreUnavailable as error:
                 self._metrics.store_failures.inc()
-                if self.has_store or not self.attached.is_set():
+                if backoff_s == _LEAST_BACKOFF_S:
                     _log.warning("shard %d waits for the store: %s", self.shard, error)
                 self.has_store = False
                 await asyncio.sleep(random.uniform(_LEAST_BACKOFF_S, backoff_s))
