@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -178,7 +179,9 @@ class Http:
             async with response:
                 yield response
         except aiohttp.ClientConnectorError as error:
-            raise Unreachable(f"can't reach {self.base}: {error.os_error.strerror or error}") from error
+            number = error.os_error.errno
+            reason = os.strerror(number) if number and number > 0 else str(error.os_error)
+            raise Unreachable(f"can't reach {self.base}: {reason}") from error
         except aiohttp.ConnectionTimeoutError as error:
             raise Unreachable(
                 f"can't reach {self.base}: no connection within {CONNECT_TIMEOUT_S:g} s"

@@ -91,7 +91,7 @@ class Watch:
     async def aclose(self) -> None:
         """Stop watching and release the connection. Safe to repeat."""
         await self._items.aclose()
-        self._set_state(ConnectionState.OFFLINE)
+        self._state = ConnectionState.OFFLINE
 
     async def _run(self) -> AsyncGenerator[WatchItem, None]:
         self._offline_since = _now()

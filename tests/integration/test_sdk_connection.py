@@ -55,7 +55,7 @@ async def test_a_fresh_token_is_given_to_the_live_connection_before_the_old_one_
         job = double.add()
         watch = client.watch(job.id)
         await anext(watch)
-        await double.say("token:expiring", {"expires_in_s": 30})
+        await double.say("token:expiring", {"expires_in_s": 0.2})
         assert await double.authenticated.get() == "t2"
         double.append(job, "completed")
         assert await seqs_of_rest(watch) == [2]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -94,12 +94,14 @@ def http_as_transport() -> Iterator[None]:
         ) from error
 
 
-def read_events(raw: Sequence[Any]) -> list[Event]:
+def read_events(raw: object) -> list[Event]:
     """Read envelopes as the wire brings them.
 
     Raises:
         Unreadable: something else arrived, such as an event kind that only a newer client knows.
     """
+    if not isinstance(raw, list):
+        raise Unreadable("the server sent something else where events belong")
     try:
         return [Event.model_validate(entry) for entry in raw]
     except ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -159,20 +160,22 @@ class SocketConnection:
             except (aiohttp.ClientError, OSError, socketio.exceptions.SocketIOError) as error:
                 _LOG.debug("closing a connection: %r", error)
 
-    async def subscribe(self, job_id: str, after: str) -> Inbox:
-        """Ask for a job's events from a position on; the inbox begins with the answer or ends with a refusal.
-
-        Leave it with `leave()`.
-        """
+    def enter(self, job_id: str) -> Inbox:
+        """Return an inbox for one watch of a job; leave it with `leave()`."""
         inbox = Inbox(job_id, self._policy.max_buffered_events)
         if self._end is not None:
             inbox.end(self._end)
-            return inbox
-        self._inboxes.setdefault(job_id, []).append(inbox)
-        await self._emit(
-            "subscribe", {"job_id": job_id, "after": after}, lambda *answer: self._take_answer(inbox, answer)
-        )
+        else:
+            self._inboxes.setdefault(job_id, []).append(inbox)
         return inbox
+
+    async def subscribe(self, inbox: Inbox, after: str) -> None:
+        """Ask for the events behind a position; the inbox then begins with the answer or ends with a refusal."""
+        await self._emit(
+            "subscribe",
+            {"job_id": inbox.job_id, "after": after},
+            lambda *answer: self._take_answer(inbox, answer),
+        )
 
     async def leave(self, inbox: Inbox) -> None:
         """Forget an inbox; the last one of a job ends the server's subscription. Never raises."""
@@ -210,16 +213,17 @@ class SocketConnection:
             self._on_job_event(data)
         elif name == "token:expiring":
             if self._tokens.renewable and (self._renewing is None or self._renewing.done()):
-                self._renewing = asyncio.create_task(self._renew(), name="tidings-renew-token")
+                # Not at once: a token that lives shorter than the server's notice would be renewed without end.
+                wait_s = _number(data.get("expires_in_s")) * random.uniform(0.25, 0.5)
+                self._renewing = asyncio.create_task(self._renew(wait_s), name="tidings-renew-token")
         elif name == "server:draining":
-            wait_ms = data.get("reconnect_in_ms")
-            wait_s = min(max(wait_ms, 0) / 1000, _MAX_DRAIN_S) if isinstance(wait_ms, (int, float)) else 0.0
+            wait_s = min(_number(data.get("reconnect_in_ms")) / 1000, _MAX_DRAIN_S)
             self._retiring = asyncio.get_running_loop().call_later(wait_s, self._finish, ServerDraining())
         elif name == "bye":
             self._on_bye(data.get("code"))
 
     def _on_job_event(self, data: Mapping[str, Any]) -> None:
-        inboxes = self._inboxes.get(data.get("job_id", ""), ())
+        inboxes = self._inboxes.get(str(data.get("job_id")), ())
         try:
             batch = Batch(read_events([data])) if inboxes else Batch()
         except Unreadable as error:
@@ -250,7 +254,8 @@ class SocketConnection:
             error = TransportFailed(f"{error.detail}; going on with a new one")
         self._finish(error)
 
-    async def _renew(self) -> None:
+    async def _renew(self, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
         try:
             fresh = await self._tokens.renewed(self._token)
         except TidingsError as error:
@@ -288,6 +293,10 @@ class SocketConnection:
         self._on_end(self)
 
 
+def _number(value: object) -> float:
+    return max(0.0, float(value)) if isinstance(value, (int, float)) else 0.0
+
+
 def _refused(refusal: Mapping[str, Any]) -> TidingsError:
     problem = refusal.get("data")
     if isinstance(problem, Mapping):
@@ -304,7 +313,7 @@ def _read_answer(answer: object) -> Batch:
         raise Unreadable("the server answered a subscription without a position")
     reset = answer.get("reset") is True
     return Batch(
-        read_events(answer.get("events") or ()),
+        read_events(answer.get("events", [])),
         answer["position"],
         answer=True,
         reset=reset,

@@ -36,8 +36,9 @@ class SocketIo:
     async def follow(self, job_id: str, after: str) -> AsyncGenerator[Batch, None]:
         """Subscribe, then yield the answer and what arrives behind it; see `Transport.follow`."""
         connection = await self._connected()
-        inbox = await connection.subscribe(job_id, after)
+        inbox = connection.enter(job_id)
         try:
+            await connection.subscribe(inbox, after)
             try:
                 async with asyncio.timeout(self._policy.connect_timeout_s):
                     answer = await inbox.next()
