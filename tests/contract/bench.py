@@ -123,11 +123,15 @@ class Bench:
     def begin_generation(self) -> str:
         """Make the store find itself with another history, as after a failover; returns the new epoch of jobs."""
         self.raw.hset(self.key("meta"), "run", "f" * 40)
-        with_new_connection = SyncStore(self.url, self.keyspace, lease_s=LEASE_MS / 1000)
-        with_new_connection.run(commands.count_jobs(0, ALICE))
-        with_new_connection.close()
+        self.reconnect()
         found: Any = self.raw.hget(self.key("meta"), "gen")
         return bytes(found).decode()
+
+    def reconnect(self) -> None:
+        """Connect anew, which attaches: this is when another history is noticed."""
+        self.store.close()
+        self.store = SyncStore(self.url, self.keyspace, lease_s=LEASE_MS / 1000)
+        self.store.run(commands.count_jobs(0, ALICE))
 
     # Submitting
 
