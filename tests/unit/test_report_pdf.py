@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -100,6 +101,13 @@ def test_what_the_font_lacks_is_shown_as_replaced() -> None:
     text = reader.pages[0].extract_text()
     assert "\ufffd\ufffd" in text
     assert "a \ufffd b \ufffd\ufffd\ufffd\ufffd" in text
+
+
+def test_rendering_says_nothing_in_the_workers_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What a report holds is its owner's; the font library would log its letters."""
+    with caplog.at_level(logging.INFO):
+        render({"heading": "h", "markdown": "secret"})
+    assert [record for record in caplog.records if record.name.startswith(("fontTools", "fpdf"))] == []
 
 
 def test_decomposed_letters_are_composed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +55,8 @@ class Faces:
     """The faces of one document, registered with it."""
 
     def __init__(self, pdf: FPDF) -> None:
+        # Embedding tells each step, and the letters used, at level info: fifty lines a report.
+        logging.getLogger("fontTools").setLevel(logging.WARNING)
         self._faces: dict[tuple[str, str], Face] = {}
         for (family, style), file_name in _FILES.items():
             pdf.add_font(family, style, _DIRECTORY / file_name)

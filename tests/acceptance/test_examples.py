@@ -1,0 +1,101 @@
+"""The examples run as their README says, against a real ``tidings dev``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.node import Node
+from tests.support.stack import LiveStack
+from tests.support.timing import scaled
+
+pytestmark = pytest.mark.acceptance
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
+    """Run ``tidings dev myapp.jobs`` in the examples' directory."""
+    stack = LiveStack(tmp_path_factory.mktemp("examples") / "data", modules=["myapp.jobs"], cwd=EXAMPLES)
+    stack.start()
+    yield stack
+    stack.stop()
+
+
+def run(stack: LiveStack, command: list[str], cwd: Path = EXAMPLES) -> str:
+    """Run an example to its end, which must be a good one, and return what it printed."""
+    environ = os.environ | {
+        "TIDINGS_TOKEN": stack.token(),
+        "TIDINGS_URL": stack.url,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    ended = subprocess.run(
+        command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=scaled(60), check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def tidings(stack: LiveStack, *arguments: str) -> str:
+    """Run the command line in the examples' directory."""
+    return run(stack, [sys.executable, "-m", "tidings", *arguments])
+
+
+def test_the_report_is_submitted_and_watched(stack: LiveStack) -> None:
+    """``tidings submit report.render --input @quarterly-report.json --watch`` ends with a PDF's address."""
+    lines = tidings(
+        stack, "submit", "report.render", "--input", "@quarterly-report.json", "--watch", "--json"
+    )
+    last = json.loads(lines.splitlines()[-1])
+    assert last["kind"] == "completed", lines
+    result = last["data"]["result"]
+    assert (result["file"]["name"], result["sections"]) == ("quarterly-report-q3-2026.pdf", 8)
+    assert result["pages"] > 3
+
+
+def test_the_job_of_ones_own_runs(stack: LiveStack) -> None:
+    """``myapp.jobs`` is found in the working directory, and its job counts its rows."""
+    lines = tidings(stack, "submit", "report.rows", "--input", '{"rows": 3}', "--watch", "--json")
+    events = [json.loads(line) for line in lines.splitlines()]
+    assert [event["data"]["chunk"] for event in events if event.get("kind") == "output"] == [
+        "row 1\n",
+        "row 2\n",
+        "row 3\n",
+    ]
+    assert events[-1]["data"]["result"] == {"rows": 3}
+
+
+def test_python_follows_a_job_to_its_result(stack: LiveStack) -> None:
+    """Twenty steps, the last at 100 %, and the result."""
+    printed = run(stack, [sys.executable, "follow_a_job.py", stack.url])
+    assert "100.0 %  step 20 of 20" in printed
+    assert "result: {'steps': 20, 'attempt': 1}" in printed
+
+
+def test_the_stock_client_follows_a_job_to_its_end(stack: LiveStack, node: Node, tmp_path: Path) -> None:
+    """The module resolves the package as after ``npm install``, sees the steps in order, and ends by itself."""
+    script = shutil.copy(EXAMPLES / "follow-a-job.mjs", tmp_path)
+    (tmp_path / "node_modules").symlink_to(node.modules)
+    printed = run(stack, [node.program, str(script), stack.url], cwd=tmp_path)
+    numbers = [int(line.split()[0]) for line in printed.splitlines() if line[:1].isdigit()]
+    assert numbers == sorted(set(numbers))
+    assert "completed" in printed
+    assert "current: 20" in printed
+
+
+def test_curl_follows_a_job_by_polling_and_streaming(stack: LiveStack) -> None:
+    """The status comes with an ETag, the long poll ends with the job, the stream has every kind of event."""
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl")
+    printed = run(stack, ["./poll.sh", stack.url])
+    assert "event: queued" in printed
+    assert "event: completed" in printed
+    assert printed.count("at ") >= 3
