@@ -121,6 +121,8 @@ class Double:
         self.stale_ack = False
         """Whether an ack held by the gate tells of the time before it."""
         self.ack_limit = 1_000
+        self.rest_gate: asyncio.Event | None = None
+        """What an ack could not hold waits for it, and is given up when the subscription is replaced meanwhile."""
         self.refuse_connect: dict[str, Any] | None = None
         self.hold_sse_body = False
         # What was seen:
@@ -240,6 +242,10 @@ class Double:
         job.log = [event for event in job.log if event["seq"] <= head]
         job.epoch = f"e{len(job.forks) + 1}"
 
+    async def flush(self) -> None:
+        """Wait until all events are on their way."""
+        await asyncio.gather(*self._pending)
+
     async def say(self, name: str, data: dict[str, Any]) -> None:
         """Emit an event to every Socket.IO client."""
         await self._sio.emit(name, data)
@@ -283,7 +289,11 @@ class Double:
         return answer
 
     async def _go_live(self, sid: str, job: ScriptedJob, position: str) -> None:
-        seq = Position.parse(position).seq
+        seq, current = Position.parse(position).seq, len(self.subscribes)
+        if self.rest_gate is not None:
+            await self.rest_gate.wait()
+            if len(self.subscribes) != current:
+                return
         self._emit(sid, [event for event in job.log if event["seq"] > seq])
         if sid in self._subscriptions:
             self._subscriptions[sid][job.id] = True

@@ -77,6 +77,7 @@ async def test_a_connection_closed_for_its_token_returns_with_a_new_one(double: 
         assert await seqs_of_rest(watch) == [2, 3, 4, 5]
         assert tokens.given == ["t1", "t2"]
         assert watch.transport == "socket.io"
+        assert double.requests.count(("GET", "/socket.io/")) == 2
 
 
 @pytest.mark.parametrize(
@@ -121,15 +122,17 @@ async def test_a_token_that_stays_refused_ends_the_watch_with_its_error(
 
 
 async def test_a_fixed_token_that_runs_out_ends_the_watch_with_its_error(double: Double) -> None:
-    """There is nothing to renew it with."""
-    async with Client(double.url, GOOD_TOKEN, watch_policy=IMPATIENT) as client:
-        job = double.add()
-        watch = client.watch(job.id)
-        await anext(watch)
-        await double.say("bye", {"code": "token_expired"})
-        await double.hang_up()
-        with pytest.raises(errors.TokenExpired):
-            await seqs_of_rest(watch)
+    """There is nothing to renew it with. Closing the client then waits for nobody."""
+    client = Client(double.url, GOOD_TOKEN, watch_policy=IMPATIENT)
+    job = double.add()
+    watch = client.watch(job.id)
+    await anext(watch)
+    await double.say("bye", {"code": "token_expired"})
+    await double.hang_up()
+    with pytest.raises(errors.TokenExpired):
+        await seqs_of_rest(watch)
+    async with asyncio.timeout(scaled(1.5)):
+        await client.close()
 
 
 async def test_a_failing_token_callable_is_an_error_of_its_own(double: Double) -> None:

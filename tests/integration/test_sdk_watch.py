@@ -241,6 +241,7 @@ async def test_events_that_overtake_a_slow_ack_are_kept_behind_it(
     first = asyncio.create_task(take(watch, 1))
     await double.subscribed.get()
     double.progress(job, 5)
+    await double.flush()
     double.ack_gate.set()
     double.append(job, "completed")
     assert seqs(await first + await rest(watch)) == list(range(1, 8))
@@ -405,6 +406,24 @@ async def test_two_watches_of_one_job_both_see_everything(double: Double, client
     double.append(job, "completed")
     assert seqs(items + await whole) == list(range(1, job.head + 1))
     assert seqs(first_of_late + await part) == list(range(151, job.head + 1))
+
+
+async def test_a_watch_whose_replay_another_one_replaces_asks_again(double: Double, client: Client) -> None:
+    """Though the job is quiet, so that no event shows the hole: the other's answer does."""
+    double.ack_limit = 10
+    job = double.add()
+    double.progress(job, 200)
+    double.rest_gate = asyncio.Event()
+    early = client.watch(job.id)
+    items = await take(early, 10)
+    waiting = asyncio.create_task(take(early, 191))
+    assert await double.subscribed.get() == "0"
+    late = asyncio.create_task(rest(client.watch(job.id, job.position)))
+    assert await double.subscribed.get() == job.position
+    double.rest_gate.set()
+    assert seqs(items + await waiting) == list(range(1, 202))
+    double.append(job, "completed")
+    assert seqs(await late) == seqs(await rest(early)) == [202]
 
 
 async def test_one_of_two_watches_leaving_does_not_silence_the_other(double: Double, client: Client) -> None:
