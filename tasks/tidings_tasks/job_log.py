@@ -15,7 +15,7 @@ from .store import Verb
 
 __all__ = ["JobLogHandler", "job_logging"]
 
-_OWN_LOGGERS = ("tidings_tasks.worker", "tidings_tasks.queue", "tidings_tasks.store")
+_OWN_LOGGERS = ("tidings_tasks.worker.", "tidings_tasks.queue.", "tidings_tasks.store.", "dramatiq.")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 

@@ -168,7 +168,7 @@ async def test_shutdown_lets_jobs_end_within_the_grace(
     @job("last", registry=registry)
     async def last(ctx: JobContext) -> bool:
         await ctx.output("started")
-        while not ctx.shutting_down:
+        while not ctx.shutting_down:  # noqa: ASYNC110  # that is how a function asks
             await asyncio.sleep(0.01)
         return True
 

@@ -53,6 +53,7 @@ class TidingsBroker(Broker):
         settings = target if isinstance(target, Settings) else Settings()
         self.defaults = ActorDefaults()
         self.job_types: dict[str, JobType[Any, Any]] = {}
+        self._registry = REGISTRY
         self.max_result_bytes = settings.max_result_bytes
         self.max_event_bytes = settings.max_event_bytes
         self.lease_s = settings.lease_s
@@ -110,6 +111,7 @@ class TidingsBroker(Broker):
 
     def declare_jobs(self, registry: Registry = REGISTRY) -> None:
         """Declare the registered job types as actors, so that the stock worker runs them too."""
+        self._registry = registry
         for job_type in registry:
             if job_type.name not in self.actors:
                 self.job_types[job_type.name] = job_type
@@ -137,7 +139,7 @@ class TidingsBroker(Broker):
         shard, submission = submission_of(
             message, store.keyspace, actor=self.actors.get(message.actor_name),
             job_type=self.job_types.get(message.actor_name), defaults=self.defaults,
-            inherited=FOLLOWED.get(), delay_ms=delay,
+            inherited=FOLLOWED.get(), delay_ms=delay, registry=self._registry,
         )  # fmt: skip
         reply = store.run(commands.enqueue(shard, [submission]))
         (job_id,) = check_enqueued(reply)

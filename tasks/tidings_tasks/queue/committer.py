@@ -34,6 +34,11 @@ _log = logging.getLogger(__name__)
 _LEAST_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 2.0
 
 
+def _is_true_here(record: logging.LogRecord) -> bool:
+    # Dramatiq says that a result is discarded where its Results middleware is missing; ours is the job's result.
+    return "haven't added the Results middleware" not in str(record.msg)
+
+
 class Committer:
     """Holds the attempts of this process until their last write is stored. ``close`` ends the thread."""
 
@@ -58,6 +63,7 @@ class Committer:
     def start(self) -> None:
         """Begin, with ``logging`` inside actors reaching their jobs' logs."""
         self._logging.enter_context(job_logging(lambda: None))
+        logging.getLogger("dramatiq.worker.WorkerThread").addFilter(_is_true_here)
         self._thread.start()
 
     def close(self, timeout_s: float) -> None:

@@ -14,6 +14,7 @@ from tidings.protocol.errors import FieldError, InvalidInput
 
 from ..attempt import Attempt
 from ..job_type import JobType
+from ..registry import Registry
 from ..store import Claim, Keyspace, Spec, Submission, Tenant
 from ..submission import prepare
 from .actor_options import ActorDefaults, read_policy
@@ -48,6 +49,7 @@ def submission_of(
     defaults: ActorDefaults,
     inherited: Tenant | None,
     delay_ms: int | None,
+    registry: Registry,
 ) -> tuple[int, Submission]:
     """Return the shard and the submission of a message.
 
@@ -64,7 +66,9 @@ def submission_of(
     due = _due(options, delay_ms)
     if job_type is not None:
         data = message.kwargs or (message.args[0] if message.args else {})
-        shard, made = prepare(job_type, tenant, keyspace, input=data, queue=message.queue_name)
+        shard, made = prepare(
+            job_type, tenant, keyspace, input=data, queue=message.queue_name, registry=registry
+        )
         return shard, Submission(made.id, made.spec, made.queue, made.priority, due)
     policy = read_policy(options, actor.options if actor is not None else {}, defaults)
     kept = {name: value for name, value in options.items() if name not in _NOT_KEPT}

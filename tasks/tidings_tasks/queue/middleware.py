@@ -62,6 +62,16 @@ class Policy(Middleware):
         """The options of the three, with their meaning."""
         return set(ACTOR_OPTIONS)
 
+    def before_worker_boot(self, broker: Any, worker: Any) -> None:
+        """Let the stock worker run job types too: their jobs are in the same queues as the actors'."""
+        if isinstance(worker, dramatiq.Worker):
+            broker.declare_jobs()
+
+    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        """Write what the stock worker's threads have acknowledged, before the process ends."""
+        if isinstance(worker, dramatiq.Worker):
+            broker.close()
+
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Give the actor its context, unless the message is too old or its input not valid any more."""
         if not isinstance(message, AttemptMessage):
