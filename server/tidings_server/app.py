@@ -12,7 +12,7 @@ from aiohttp import web
 from tidings_tasks.files import FileStore
 from tidings_tasks.registry import Registry
 from tidings_tasks.settings import Settings
-from tidings_tasks.store import Keyspace, Store
+from tidings_tasks.store import Keyspace
 
 from .api.route import add_routes
 from .api.routes import OPENAPI, ROUTES, encode
@@ -38,6 +38,7 @@ from .context import (
 from .cors import add_cors_headers, answer_preflight
 from .gateway import Gateway
 from .health import PROBE, Probe
+from .heeding import HeedingStore
 from .intake import Intake
 from .life import Life
 from .limits import Limiter
@@ -91,7 +92,7 @@ def build_app(
         handler_args=dict(CONNECTION_OPTIONS),
     )
     metrics = Metrics()
-    store = Store(
+    store = HeedingStore(
         store_url,
         Keyspace(settings.key_prefix, settings.shards),
         lease_s=settings.lease_s,

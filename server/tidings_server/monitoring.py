@@ -13,12 +13,15 @@ from tidings.protocol.errors import Forbidden
 
 from .api.route import Answer, Route
 from .auth import ADMIN, bearer_token
+from .connection import Connection
 from .context import AUTHENTICATOR, METRICS, SETTINGS
 from .peers import is_local
 
 __all__ = ["ROUTES", "monitor"]
 
 _log = logging.getLogger(__name__)
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 @web.middleware
@@ -29,6 +32,8 @@ async def monitor(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await handler(request)
         status = response.status
+        if not request.content.is_eof() and not response.prepared:
+            _stop_taking(request, response)
         return response
     except web.HTTPException as answer:
         status = answer.status
@@ -46,7 +51,14 @@ async def monitor(request: web.Request, handler: Handler) -> web.StreamResponse:
         )  # fmt: skip
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+def _stop_taking(request: web.Request, response: web.StreamResponse) -> None:
+    """Close the connection behind an answer that did not wait for the whole request.
+
+    aiohttp reads on for a while, so that the client gets to see the answer; it must notice when the client leaves.
+    """
+    response.force_close()
+    if isinstance(request.protocol, Connection):
+        request.protocol.watch_loss(request.content.feed_eof)
 
 
 def _route_of(request: web.Request) -> str:
