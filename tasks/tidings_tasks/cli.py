@@ -84,20 +84,23 @@ def worker(
     """Run jobs until SIGTERM or Ctrl-C; then hand back what is still running."""
     from .job_modules import import_job_modules
     from .process import notify_ready, run_until_stopped
+    from .queue.broker import installed_broker
     from .settings import SettingsError
     from .store_source import open_store
 
     with exit_on_faults():
         settings = load_command_settings(modules, data_dir=data)
         registry = import_job_modules(settings.jobs)
-        if not len(registry):
+        broker = installed_broker()
+        if not len(registry) and not broker.get_declared_actors():
             raise SettingsError(
                 "no job types are registered: name the modules that do, as arguments or in TIDINGS_JOBS=myapp.jobs"
             )
         chosen = _split(queues)
-        if unknown := sorted(set(chosen or ()) - registry.queues):
+        known = registry.queues | broker.get_declared_queues()
+        if unknown := sorted(set(chosen or ()) - known):
             raise typer.BadParameter(
-                f"there is no queue {', '.join(unknown)}; known are {', '.join(sorted(registry.queues))}",
+                f"there is no queue {', '.join(unknown)}; known are {', '.join(sorted(known))}",
                 param_hint="--queues",
             )
         from .worker import run_worker
