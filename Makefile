@@ -10,6 +10,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; d
 	$$name -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
 TEST_PROCESSES ?= 2
 BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NODE_PACKAGES := socket.io-client@4.8.4 typescript@5.9.3
 
 help:
@@ -41,14 +42,14 @@ $(BIN)/python:
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
 	echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 
-.venv/installed-dev: pyproject.toml | $(BIN)/python
+.venv/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into .venv …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
+	@$(PIP_INSTALL) --editable '.[all]'
 	@touch $@
 
-.venv/installed-test: pyproject.toml | $(BIN)/python
+.venv/installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into .venv, with what the tests need …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(PIP_INSTALL) --editable '.[test]'
 	@touch .venv/installed-dev $@
 
 # The protocol authors' own client and the type checker, kept out of the project's files.

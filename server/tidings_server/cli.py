@@ -84,7 +84,7 @@ def dev(
         # aiohttp and watchfiles are not needed to refuse.
         from .dev import ChildFailed, DevStack
 
-        stack = DevStack(settings, modules=settings.jobs, as_json=as_json)
+        stack = DevStack(settings, modules=own, as_json=as_json)
         try:
             run_until_stopped(stack.run)
         except ChildFailed as error:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import redis
 
+from tests.support.processes import is_running
 from tests.support.timing import eventually_sync, scaled
 from tidings_tasks.child_process import Tie, end_child, start_child
 from tidings_tasks.embedded import MAX_SOCKET_PATH_BYTES, EmbeddedStoreError, EmbeddedValkey, StoreInUse
@@ -22,14 +23,6 @@ from tidings_tasks.embedded import MAX_SOCKET_PATH_BYTES, EmbeddedStoreError, Em
 def client_of(server: EmbeddedValkey) -> redis.Redis:
     """Connect to a server."""
     return redis.Redis.from_url(server.url)
-
-
-def is_running(pid: int) -> bool:
-    """Say whether a process runs; one that is dead and not reaped does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_only_its_user_can_reach_it(valkey_server: EmbeddedValkey) -> None:
