@@ -2,7 +2,7 @@
 #   make dev ARGS="--port 9000 myapp.jobs"      make test ARGS="tests/unit -k settings"
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check
+.PHONY: help dev test check bench
 .DELETE_ON_ERROR:
 
 # The first Python on PATH that is new enough; name another one with: make PYTHON=/path/to/python3.12 …
@@ -16,6 +16,7 @@ NODE_PACKAGES := socket.io-client@4.8.4 typescript@5.9.3
 help:
 	@echo "make dev     run everything in one terminal, on http://127.0.0.1:8000"
 	@echo "make test    run all tests"
+	@echo "make bench   ratios to a peer, in one run"
 	@echo "make check   lint, types, layers: the fast part of CI"
 
 # A plain command: make then starts it without a shell between, and is the parent whose end it notices.
@@ -36,6 +37,9 @@ check: .venv/installed-test .venv/node/installed
 	@if [ -x .venv/node/node_modules/.bin/tsc ]; then .venv/node/node_modules/.bin/tsc --project tsconfig.json && echo "tsc: no faults"; \
 	elif [ -n "$$CI" ]; then echo "error: CI needs node" >&2; exit 1; \
 	else echo "skipped: the types of static/ (there is no node)"; fi
+
+bench: .venv/installed-test
+	$(BIN)/python -m benchmarks $(ARGS)
 
 $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo "error: there is no Python 3.11 or newer on PATH; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
