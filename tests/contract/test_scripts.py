@@ -1,0 +1,215 @@
+"""The scripts say what they do: edges equal the protocol's, and every key that is touched is documented."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from tidings.protocol import EDGES, TERMINAL_STATES, EventKind, JobState
+from tidings_tasks.embedded import EmbeddedValkey
+from tidings_tasks.store import Keyspace, Tenant, Verb, commands
+from tidings_tasks.store.scripts import load_script
+
+from .bench import ALICE, Bench
+
+LUA = resources.files("tidings_tasks.store") / "lua"
+SCRIPTS = sorted(entry.name.removesuffix(".lua") for entry in LUA.iterdir() if entry.name.endswith(".lua"))
+PRELUDES = {"prelude", "read_prelude"}
+UNBOUNDED = {"KEYS", "SCAN", "SMEMBERS", "HSCAN", "SSCAN", "ZSCAN", "FLUSHALL", "FLUSHDB", "SORT"}
+
+
+def read_lua(name: str) -> str:
+    """Read a script's own text."""
+    return (LUA / f"{name}.lua").read_text("utf-8")
+
+
+def read_table(source: str, name: str) -> dict[str, set[str]]:
+    """Read a Lua table of tables whose keys are words or quoted words."""
+    match = re.search(rf"local {name} = \{{\n?(.*?)\n?\}}\n", source, re.DOTALL)
+    assert match is not None
+    rows = re.findall(r"(?:\['(\w*)'\]|(\w+)) = \{([^}]*)\}", match[1])
+    return {quoted or plain: set(re.findall(r"(\w+) = 1", body)) for quoted, plain, body in rows}
+
+
+def test_the_scripts_edges_are_the_protocols() -> None:
+    """The table that refuses transitions is the one that clients are told of, the first state included."""
+    found = read_table(read_lua("prelude"), "EDGES")
+    assert found == {
+        "" if state is None else state.value: {target.value for target in targets}
+        for state, targets in EDGES.items()
+    }
+
+
+def test_the_scripts_terminal_states_are_the_protocols() -> None:
+    """Those that have no edge."""
+    found = re.search(r"local TERMINAL = \{ (.*?) \}", read_lua("prelude"))
+    assert found is not None
+    assert set(re.findall(r"(\w+) = 1", found[1])) == {state.value for state in TERMINAL_STATES}
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in PRELUDES])
+def test_a_script_begins_with_what_it_takes_and_returns(name: str) -> None:
+    """The header has the keys, the arguments and the answer."""
+    header = read_lua(name).split("\nlocal ")[0].split("\nreturn ")[0]
+    assert header.startswith("-- ")
+    for word in ("KEYS[1]", "ARGV", "Returns"):
+        assert word in header
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in PRELUDES])
+def test_a_script_is_known_by_its_whole_text(name: str) -> None:
+    """Prelude and flags count; a script that reads is not allowed to write, and one that writes is."""
+    script = load_script(name)
+    assert script.source.endswith(read_lua(name))
+    flags = script.source.splitlines()[0]
+    reads = name in {"read_job", "read_events", "heads", "list_jobs", "read_feed", "count_jobs"}
+    assert flags.startswith("#!lua")
+    assert ("no-writes" in flags) == reads
+
+
+def test_every_script_has_a_command() -> None:
+    """No script lies about that nothing calls."""
+    bench_id = "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"
+    made = [
+        commands.enqueue(0, []),
+        commands.step(0, worker="w", call=1, lease_ms=1),
+        commands.renew(0, [], lease_ms=1),
+        commands.cancel(bench_id, by=b"null"),
+        commands.delete(bench_id),
+        commands.read_job(bench_id),
+        commands.read_events(bench_id),
+        commands.read_heads(0, []),
+        commands.list_jobs(0, ALICE),
+        commands.read_feed(0, "all"),
+        commands.count_jobs(0, ALICE),
+    ]
+    assert {command.script for command in made} | {"attach"} | PRELUDES == set(SCRIPTS)
+
+
+class Monitor:
+    """What the store was told by scripts while this was open."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._monitor = bench.raw.monitor()
+
+    def __enter__(self) -> Monitor:
+        self._monitor.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._monitor.__exit__(None, None, None)
+
+    def commands(self) -> Iterator[list[str]]:
+        """Yield the scripts' commands up to now."""
+        self._bench.raw.echo("that is all")
+        while True:
+            heard: Any = self._monitor.next_command()
+            if heard["command"] == "ECHO that is all":
+                return
+            if heard["client_type"] == "lua":
+                yield heard["command"].split(" ")
+
+
+def do_everything(bench: Bench) -> None:
+    """Call every script so that each of its branches touches what it may touch."""
+    bench.enqueue(bench.submission(idempotency_key="k"), bench.submission(due="+5", priority=1))
+    bench.enqueue(bench.submission(idempotency_key="k"), bench.submission(Tenant("alone")))
+    bench.add(priority=9, due="+5")
+    claims = bench.step(wants=[("default", 9)]).claims
+    for verb in (Verb.PROGRESS, Verb.PROGRESS, Verb.LOG, Verb.OUTPUT):
+        bench.write(claims[0], verb, {})
+    bench.cancel(claims[0].id)
+    bench.write(claims[0], Verb.CANCEL)
+    bench.write(claims[1], Verb.RETRY, {}, "5")
+    bench.advance(5)
+    bench.step()
+    done, failed, lost = (bench.claim() for _ in range(3))
+    bench.complete(done)
+    bench.write(failed, Verb.FAIL, {})
+    bench.run(commands.renew(0, [(lost.id, lost.attempt)], lease_ms=10))
+    bench.advance(10)
+    bench.step()
+    bench.cancel(lost.id)
+    bench.run(commands.delete(done.id))
+    for job_id in (failed.id, done.id):
+        bench.run(commands.read_job(job_id))
+        bench.run(commands.read_events(job_id))
+    bench.run(commands.read_heads(0, [failed.id]))
+    bench.run(commands.list_jobs(0, ALICE))
+    bench.run(commands.count_jobs(0, ALICE))
+    for feed in ("all", "g:acme"):
+        bench.feed(feed)
+        bench.feed(feed, "0:0")
+    bench.begin_generation()
+    bench.advance(31 * 86_400_000)
+    bench.step()
+
+
+@pytest.fixture
+def monitored(private_valkey: EmbeddedValkey, keyspace: Keyspace) -> Iterator[tuple[Bench, list[list[str]]]]:
+    """Give what the scripts told a store while everything was done to it."""
+    bench = Bench(private_valkey.url, keyspace)
+    bench.checks = False
+    with Monitor(bench) as monitor:
+        do_everything(bench)
+        heard = list(monitor.commands())
+    yield bench, heard
+    bench.close()
+
+
+def test_every_key_the_scripts_touch_is_documented_and_no_other(
+    monitored: tuple[Bench, list[list[str]]],
+) -> None:
+    """The prelude's header is the list of keys and channels, and all of them begin with the shard's prefix."""
+    bench, heard = monitored
+    header = read_lua("prelude").split("\nlocal ")[0]
+    keys = set(re.findall(r"(?:--|  ) +:(\w+)(?::<\w+>)* +(?:hash|string|list|zset)", header))
+    channels = set(re.findall(r" :(\w+):<\w+> (?:a job|\")", header))
+    touched: dict[str, set[str]] = {"keys": set(), "channels": set()}
+    for name, *args in heard:
+        if name in {"TIME", "INFO"}:
+            continue
+        assert args[0].startswith(bench.prefix + ":"), f"{name} touches {args[0]}"
+        family = args[0].removeprefix(bench.prefix + ":").split(":")[0]
+        touched["channels" if name == "SPUBLISH" else "keys"].add(family)
+    assert touched == {"keys": keys, "channels": channels}
+
+
+def test_no_script_walks_over_all_keys(monitored: tuple[Bench, list[list[str]]]) -> None:
+    """Nor reads a collection without a bound, nor publishes but on sharded channels."""
+    _, heard = monitored
+    names = {name for name, *_ in heard}
+    assert not names & (UNBOUNDED | {"PUBLISH"})
+    assert "SPUBLISH" in names
+
+
+def test_every_kind_of_event_is_written(monitored: tuple[Bench, list[list[str]]]) -> None:
+    """What was done above covers the whole table of events (contract §3)."""
+    _, heard = monitored
+    published = {m[1] for c in heard if c[0] == "SPUBLISH" and (m := re.search(r'\\?"kind\\?":\\?"(\w+)', " ".join(c)))}
+    assert published == {kind.value for kind in EventKind}
+
+
+def test_every_field_of_a_record_is_documented() -> None:
+    """The prelude's header names each that a script loads or sets."""
+    header = read_lua("prelude").split("\nlocal ")[0]
+    described = " ".join(line.removeprefix("--") for line in header.splitlines()).split("Fields of :j:")[1]
+    text = "".join(read_lua(name) for name in SCRIPTS)
+    fields = set(re.findall(r"set\(job, '(\w+)'", text)) | set(re.findall(r"job\.changed\.(\w+)", text))
+    for table in re.findall(r"local FIELDS = \{(.*?)\}|for _, f in ipairs\(\{(.*?)\}\)", text):
+        fields |= set(re.findall(r"'(\w+)'", "".join(table)))
+    assert len(fields) > 20
+    for field in fields:
+        assert re.search(rf"[, ]{field} ", described), f"{field} is not described"
+
+
+def test_states_that_no_script_reaches_yet_are_known() -> None:
+    """Waiting for input comes later; nothing else of the table is without a way to get there."""
+    text = "".join(read_lua(name) for name in SCRIPTS)
+    reached = {state for state in JobState if re.search(rf"(?:become|terminate|enter_due)\(job, '{state}'", text)}
+    assert set(JobState) - reached == {JobState.WAITING_INPUT}
