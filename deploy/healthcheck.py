@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import urllib.request
+from http.client import HTTPException
 
 TIMEOUT_S = 3.0
 
@@ -20,8 +21,8 @@ def main(default_port: str, *variables: str) -> int:
     try:
         with opener.open(f"http://127.0.0.1:{port}/health/live", timeout=TIMEOUT_S) as answer:
             return 0 if answer.status == 200 else 1
-    except (OSError, ValueError) as error:  # URLError is an OSError
-        print(f"not alive on port {port}: {error}", file=sys.stderr)
+    except (OSError, HTTPException) as error:
+        sys.stderr.write(f"not alive on port {port}: {error}\n")
         return 1
 
 
