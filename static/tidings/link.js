@@ -207,7 +207,9 @@ export class Link extends EventTarget {
     clearTimeout(this.#timers.hope);
     if (!this.#hopeful) return;
     this.#hopeful = false;
-    if (!this.live) this.dispatchEvent(new Event("change"));
+    if (this.live) return;
+    this.#settle();
+    this.dispatchEvent(new Event("change"));
   }
 
   #onLive() {
@@ -347,7 +349,7 @@ export class Link extends EventTarget {
     /** @type {ConnectionState} */
     let state = "offline";
     if (this.live) state = "live";
-    else if (this.#wanted && this.#reachable && !this.#refused) state = "polling";
+    else if (this.#wanted && this.#reachable && !this.#refused && !this.#hopeful) state = "polling";
     if (state === this.#state) return;
     this.#state = state;
     this.dispatchEvent(new CustomEvent("state", { detail: state }));

@@ -160,6 +160,7 @@ async def test_an_announced_reset_is_taken_and_followed(page: Page, double: Doub
     await double.tell(job, straggler)
     await _finish(double, job, page)
     assert await seen(page) == [1, 2, "reset", 3]
+    assert double.subscribes == ["0", "e2:2"]
 
 
 async def test_a_hole_that_stays_ends_in_the_snapshot(page: Page, double: Double) -> None:

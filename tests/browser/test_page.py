@@ -6,11 +6,13 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Locator, Page, expect
+
+from tests.support.stack import LiveStack
 
 pytestmark = [pytest.mark.browser, pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="session")]
 
@@ -19,20 +21,11 @@ CSV = 'Region,Sales\n"North, East",120.5\nSouth,98\n'
 MARKDOWN = "# Quarterly review\n\n## Highlights\n\nSales are **up**.\n\n## Outlook\n\nSteady.\n"
 
 
-class Stack(Protocol):
-    """What the running stack's fixture gives."""
-
-    url: str
-
-    def token(self, sub: str) -> str:
-        """Return a token for this subject."""
-
-
 Enter = Callable[..., Awaitable[Page]]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def enter(page: Page, live_stack: Stack, request: pytest.FixtureRequest) -> Enter:
+async def enter(page: Page, live_stack: LiveStack, request: pytest.FixtureRequest) -> Enter:
     """Open the page, signed in as a subject that no other test has."""
 
     async def enter(sub: str = "") -> Page:
@@ -227,7 +220,7 @@ async def test_what_the_server_tells_is_shown_as_text(enter: Enter) -> None:
     assert await page.locator("main img").count() == 0
 
 
-async def test_a_refused_token_leads_back_to_the_sign_in(page: Page, live_stack: Stack) -> None:
+async def test_a_refused_token_leads_back_to_the_sign_in(page: Page, live_stack: LiveStack) -> None:
     """With a reason; another token goes on."""
     await page.goto(f"{live_stack.url}/#token=not.a.token")
     await expect(page.get_by_label("Access token")).to_be_visible(timeout=PATIENCE_MS)
@@ -237,7 +230,7 @@ async def test_a_refused_token_leads_back_to_the_sign_in(page: Page, live_stack:
     await _badge(page, "live")
 
 
-async def test_an_unknown_job_is_said_to_be_unknown(enter: Enter, live_stack: Stack) -> None:
+async def test_an_unknown_job_is_said_to_be_unknown(enter: Enter, live_stack: LiveStack) -> None:
     """Also one of somebody else: the address alone tells nothing."""
     page = await enter()
     await _start_steps(page, steps=1, delay_ms=0)
@@ -285,7 +278,7 @@ async def test_the_forms_are_reached_by_keyboard_alone(enter: Enter) -> None:
 
 
 async def test_the_api_documentation_shows_every_operation_and_makes_calls(
-    page: Page, live_stack: Stack, tmp_path: Path
+    page: Page, live_stack: LiveStack, tmp_path: Path
 ) -> None:
     """The document is the server's own; a call from the page is a real one."""
     document: dict[str, Any] = await (await page.request.get(f"{live_stack.url}/api/openapi.json")).json()
