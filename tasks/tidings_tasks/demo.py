@@ -53,8 +53,8 @@ class StepsResult(BaseModel):
     attempt: int
 
 
-# A day: the longest plays are for soak tests, which end them by cancelling.
-@job("demo.steps", queue="default", timeout_s=86_400, max_attempts=3, backoff_s=(0.5, 5))
+# A day: the longest plays are for soak tests, which end them by cancelling. Short delays: nobody waits for a demo.
+@job("demo.steps", queue="default", timeout_s=86_400, max_attempts=3, backoff_s=(0.5, 1))
 async def steps(ctx: JobContext, input: DemoSteps) -> StepsResult:
     """Play ``steps`` steps, and fail, crash or fill the wire where the input says so."""
     filler = {"payload": "x" * input.payload_bytes} if input.payload_bytes else {}
