@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import orjson
 import pytest
 
 from tests.support.rest import Rest, bearer, make_settings, make_token, serve
-from tests.support.timing import scaled
+from tests.support.sse import stream
+from tests.support.timing import eventually, scaled
 from tidings.protocol import Event, EventPage, Job
 from tidings_server.context import RELAY, STREAMS
 from tidings_tasks.store import Verb
@@ -26,58 +23,6 @@ async def rest(valkey_url: str, key_prefix: str, tmp_path: Path) -> AsyncIterato
     """A served application of this test's own."""
     async with serve(make_settings(tmp_path, key_prefix), valkey_url) as served:
         yield served
-
-
-@dataclass
-class Message:
-    """One message of a stream."""
-
-    event: str
-    id: str | None
-    data: Any
-
-
-class Sse:
-    """Reads a stream as a browser does, strictly."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.response = response
-        self.comments = 0
-        self.retry: int | None = None
-
-    async def next(self) -> Message | None:
-        """Return the next message, or None at the end."""
-        fields: dict[str, str] = {}
-        async with asyncio.timeout(scaled(20)):
-            async for raw in self.response.content:
-                line = raw.decode().removesuffix("\n")
-                if line.startswith(":"):
-                    self.comments += 1
-                elif line:
-                    name, _, value = line.partition(": ")
-                    fields[name] = value
-                elif "retry" in fields:
-                    self.retry = int(fields.pop("retry"))
-                elif fields:
-                    return Message(fields["event"], fields.get("id"), orjson.loads(fields["data"]))
-        assert not fields, "the stream ended within a message"
-        return None
-
-    async def rest(self) -> list[Message]:
-        """Return all messages to the end."""
-        found = []
-        while (message := await self.next()) is not None:
-            found.append(message)
-        return found
-
-
-@asynccontextmanager
-async def stream(rest: Rest, path: str, **headers: str) -> AsyncIterator[Sse]:
-    """Open a stream."""
-    sent = bearer() | {"Accept": "text/event-stream"} | headers
-    async with rest.session.get(rest.url + path, headers=sent) as response:
-        assert response.status == 200, await response.text()
-        yield Sse(response)
 
 
 async def run_job(rest: Rest, *, steps: int = 3) -> dict[str, Any]:
@@ -126,7 +71,7 @@ async def test_a_long_poll_answers_with_the_event(rest: Rest) -> None:
     waiting = asyncio.create_task(
         rest.call("GET", f"/api/jobs/{made['id']}/events?after={made['position']}&wait=50")
     )
-    await until(lambda: len(rest.app[STREAMS]) == 1)
+    await eventually(lambda: len(rest.app[STREAMS]) == 1)
     began_at = time.monotonic()
     await rest.claim()
     _, page = await waiting
@@ -139,13 +84,6 @@ async def test_a_long_poll_in_vain_is_an_empty_page(rest: Rest) -> None:
     made = await rest.submit()
     _, page = await rest.call("GET", f"/api/jobs/{made['id']}/events?after={made['position']}&wait=0.2")
     assert (page["events"], page["position"], page["done"]) == ([], made["position"], False)
-
-
-async def until(condition: Any) -> None:
-    """Wait until something is so on the server."""
-    async with asyncio.timeout(scaled(10)):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("after", ["zz:1", "9999:0"])
@@ -219,7 +157,7 @@ async def test_a_stream_brings_history_then_news_and_ends_with_the_job(rest: Res
     assert headers["Cache-Control"] == "no-store"
     assert "X-Request-ID" in headers
     assert sse.retry is not None
-    await until(lambda: len(rest.app[STREAMS]) == 0 and rest.app[RELAY].watched == 0)
+    await eventually(lambda: len(rest.app[STREAMS]) == 0 and rest.app[RELAY].watched == 0)
 
 
 async def test_a_stream_resumes_after_the_last_id(rest: Rest) -> None:
@@ -274,7 +212,7 @@ async def test_a_reader_that_leaves_is_forgotten_at_once(rest: Rest) -> None:
         await sse.next()
         assert (len(rest.app[STREAMS]), rest.app[RELAY].watched) == (1, 1)
         sse.response.close()
-    await until(lambda: len(rest.app[STREAMS]) == 0 and rest.app[RELAY].watched == 0)
+    await eventually(lambda: len(rest.app[STREAMS]) == 0 and rest.app[RELAY].watched == 0)
 
 
 async def test_a_silent_stream_beats(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +222,7 @@ async def test_a_silent_stream_beats(rest: Rest, monkeypatch: pytest.MonkeyPatch
     async with stream(rest, f"/api/jobs/{made['id']}/events") as sse:
         await sse.next()
         waiting = asyncio.create_task(sse.next())
-        await until(lambda: sse.comments >= 3)
+        await eventually(lambda: sse.comments >= 3)
         await rest.call("POST", f"/api/jobs/{made['id']}/cancel")
         last = await waiting
         assert last is not None

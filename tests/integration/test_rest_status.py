@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.rest import Rest, make_settings, make_token, serve
-from tests.support.timing import scaled
+from tests.support.timing import eventually, scaled
 from tidings.protocol import JobStatus
 from tidings_server.context import RELAY, STREAMS
 from tidings_tasks.store import Verb
@@ -89,10 +89,8 @@ async def begin_wait(rest: Rest, path: str, **headers: str) -> asyncio.Task[obje
     """Begin a long-poll, and return when it is waiting on the server."""
     before = len(rest.app[STREAMS])
     task = asyncio.create_task(rest.call("GET", path, headers=headers))
-    async with asyncio.timeout(scaled(10)):
-        while len(rest.app[STREAMS]) == before:
-            assert not task.done(), task.result()
-            await asyncio.sleep(0.005)
+    await eventually(lambda: task.done() or len(rest.app[STREAMS]) > before)
+    assert not task.done(), task.result()
     return task
 
 
@@ -176,6 +174,4 @@ async def test_a_client_that_leaves_is_forgotten_at_once(rest: Rest) -> None:
     waiting = await begin_wait(rest, f"/api/jobs/{made['id']}/status?wait=50")
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    async with asyncio.timeout(scaled(5)):
-        while len(rest.app[STREAMS]) or rest.app[RELAY].watched:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: len(rest.app[STREAMS]) == 0 and rest.app[RELAY].watched == 0)
