@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tidings.protocol.errors import FieldError, InvalidInput
@@ -16,9 +17,9 @@ from .submission import MAX_BATCH, check_enqueued, fingerprint_of, prepare
 __all__ = [
     "Submitter",
     "connect",
+    "connected",
     "default_store",
     "default_submitter",
-    "disconnect",
     "open_sync_store",
     "require_store_url",
 ]
@@ -100,9 +101,17 @@ def connect(target: Settings | str, *, keyspace: Keyspace | None = None) -> None
     _replace(open_sync_store(target, keyspace))
 
 
-def disconnect() -> None:
-    """Close the process's store; the next use makes it anew from the environment."""
-    _replace(None)
+@contextmanager
+def connected(url: str, keyspace: Keyspace) -> Iterator[None]:
+    """Be connected while the context lasts: as the program said by ``connect``, else to this store."""
+    if _default is not None:
+        yield
+        return
+    connect(url, keyspace=keyspace)
+    try:
+        yield
+    finally:
+        _replace(None)
 
 
 def default_store() -> SyncStore:

@@ -50,13 +50,12 @@ class TidingsBroker(Broker):
         keyspace: Keyspace | None = None,
         middleware: Iterable[Middleware] | None = None,
     ) -> None:
-        settings = target if isinstance(target, Settings) else Settings()
+        self.settings = target if isinstance(target, Settings) else Settings()
+        """Those given, or else the defaults: bounds and leases under the stock worker."""
+        self.has_settings = target is self.settings
         self.defaults = ActorDefaults()
         self.job_types: dict[str, JobType[Any, Any]] = {}
         self._registry = REGISTRY
-        self.max_result_bytes = settings.max_result_bytes
-        self.max_event_bytes = settings.max_event_bytes
-        self.lease_s = settings.lease_s
         self._store = None if target is None else open_sync_store(target, keyspace)
         self._committer: Committer | None = None
         usual = [AsyncIO(), ShutdownNotifications(), Callbacks(), Pipelines()]

@@ -18,6 +18,7 @@ from tidings.protocol import shard_of
 from tidings.protocol.errors import StoreUnavailable
 
 from ..attempt import Attempt, StopReason
+from ..files import FileStore
 from ..job_log import job_logging
 from ..outbox import Bounds, Outbox
 from ..store import Claim, SyncStore, WriteCode, commands
@@ -44,15 +45,19 @@ class Committer:
 
     def __init__(self, store: SyncStore, broker: TidingsBroker) -> None:
         self.store = store
-        self.lease_ms = round(broker.lease_s * 1000)
+        settings = broker.settings
+        self.lease_ms = round(settings.lease_s * 1000)
         self.name = f"dramatiq-{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._lease_s = broker.lease_s
+        self._lease_s = settings.lease_s
+        self._files = None
+        if broker.has_settings:
+            self._files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
         self._woken = threading.Event()
         self._is_closing = False
         self._lock = threading.Lock()
         self._held: dict[Attempt, AttemptMessage] = {}
         self._outboxes = [
-            Outbox(self._woken.set, Bounds(), max_event_bytes=broker.max_event_bytes)
+            Outbox(self._woken.set, Bounds(), max_event_bytes=settings.max_event_bytes)
             for _ in range(store.keyspace.shards)
         ]
         self._call = secrets.randbits(48)
@@ -78,7 +83,7 @@ class Committer:
     def hold(self, claim: Claim) -> AttemptMessage:
         """Take a claim in: from now on its lease is renewed."""
         outbox = self._outboxes[shard_of(claim.id)]
-        attempt = Attempt(claim, outbox, files=None, is_shutting_down=lambda: self._is_closing)
+        attempt = Attempt(claim, outbox, files=self._files, is_shutting_down=lambda: self._is_closing)
         message = AttemptMessage(message_of(attempt, claim.id), attempt)
         with self._lock:
             self._held[attempt] = message

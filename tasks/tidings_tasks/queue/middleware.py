@@ -27,7 +27,16 @@ from ..outcomes import Fail, JobStopped, Retry
 from ..store import Tenant, Verb
 from .actor_options import ACTOR_OPTIONS
 from .messages import AttemptMessage
-from .policy import Verdict, describe, judge_error, judge_failure, judge_refusal, judge_result, judge_timeout
+from .policy import (
+    Verdict,
+    describe,
+    judge_error,
+    judge_failure,
+    judge_refusal,
+    judge_result,
+    judge_timeout,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from .broker import TidingsBroker
@@ -124,7 +133,7 @@ class Policy(Middleware):
         job_type = broker.job_types.get(message.actor_name)
         if job_type is not None:
             try:
-                return judge_result(job_type.dump_result(result), broker.max_result_bytes)
+                return judge_result(job_type.dump_result(result), broker.settings.max_result_bytes)
             except InvalidResult as error:
                 return judge_error(message.attempt, error)
         # To Dramatiq a result is the business of its Results middleware: ours must not fail an actor that works.
@@ -133,7 +142,7 @@ class Policy(Middleware):
         except ValueError as error:
             _log.warning("the result of %s is not kept, it is no JSON: %s", message.actor_name, error)
             data = b"null"
-        if len(data) > broker.max_result_bytes:
+        if len(data) > broker.settings.max_result_bytes:
             _log.warning("the result of %s is not kept: %d bytes", message.actor_name, len(data))
             data = b"null"
         return Verdict(Verb.COMPLETE, data)
@@ -148,7 +157,7 @@ class Policy(Middleware):
             return judge_timeout(attempt)
         actor = broker.get_actor(message.actor_name)
         kind = type(error).__name__
-        described = describe("exception", kind, str(error))
+        described = describe("exception", kind, text_of(error))
         throws = message.options.get("throws") or actor.options.get("throws")
         if throws and isinstance(error, throws):
             return Verdict(Verb.FAIL, described, "0")

@@ -24,6 +24,7 @@ __all__ = [
     "judge_refusal",
     "judge_result",
     "judge_timeout",
+    "text_of",
 ]
 
 _MAX_MESSAGE_CHARS = 2_048
@@ -99,7 +100,7 @@ def judge_error(attempt: Attempt, error: BaseException) -> Verdict:
         return judge_failure(attempt, describe("retry", kind, str(error)), delay_s=error.delay_s)
     if isinstance(error, InvalidResult):
         return Verdict(Verb.FAIL, describe(error.code, kind, str(error)), "1")
-    return judge_failure(attempt, describe("exception", kind, _text(error)))
+    return judge_failure(attempt, describe("exception", kind, text_of(error)))
 
 
 def judge_refusal(attempt: Attempt, error: InvalidInput) -> Verdict:
@@ -114,7 +115,8 @@ def judge_refusal(attempt: Attempt, error: InvalidInput) -> Verdict:
     return Verdict(Verb.FAIL, described, "1")
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Return the message of an exception, whatever its ``__str__`` does."""
     try:
         return str(error)
     except Exception as broken:

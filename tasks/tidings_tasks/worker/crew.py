@@ -16,11 +16,11 @@ from ..attempt import Attempt, StopReason
 from ..files import FileStore
 from ..outbox import Outbox
 from ..queue.broker import TidingsBroker
-from ..queue.policy import Verdict, judge_refusal
+from ..queue.policy import Verdict, judge_error, judge_refusal
 from ..registry import Registry
 from ..store import Claim, Verb, WriteCode
 from .actor_calls import AsyncActorCall, plan_actor_call
-from .calls import AsyncJobCall, SyncJobCall
+from .calls import AsyncJobCall, SyncJobCall, log_error
 from .execution import AsyncExecution, Execution, SyncExecution
 from .metrics import Metrics
 from .threads import Threads
@@ -44,9 +44,10 @@ class Slots:
         """Call ``on_free`` whenever a slot is given back."""
         self._listeners.append(on_free)
 
-    def reserve(self) -> int:
-        """Take all that are free; what is not used is given back."""
-        taken, self.free = self.free, 0
+    def reserve(self, most: int) -> int:
+        """Take what is free, up to so many; what is not used is given back."""
+        taken = min(most, self.free)
+        self.free -= taken
         return taken
 
     def give_back(self, count: int) -> None:
@@ -104,13 +105,8 @@ class Crew:
                 continue
             try:
                 execution = self._plan(attempt)
-            except (InvalidInput, ActorNotFound) as error:
-                _log.error("job %s of type %s is not run: %s", attempt.job_id, attempt.spec.type, error)
-                if isinstance(error, ActorNotFound):
-                    error = UnknownJobType(f"no actor {attempt.spec.type!r} is declared in this worker")
-                verdict = judge_refusal(attempt, error)
-                outbox.close(attempt, verdict.verb, verdict.data, verdict.extra)
-                self._metrics.count_end(attempt, verdict)
+            except Exception as error:  # a validator of the author's may raise anything
+                self._refuse(attempt, error)
                 self._slots.give_back(1)
                 continue
             self._running[key] = execution
@@ -190,6 +186,18 @@ class Crew:
             )
         call = SyncJobCall(attempt, job_type, data, options.max_result_bytes)
         return SyncExecution(attempt, call, self._threads, self._on_end)
+
+    def _refuse(self, attempt: Attempt, error: Exception) -> None:
+        if isinstance(error, ActorNotFound):
+            error = UnknownJobType(f"no actor {attempt.spec.type!r} is declared in this worker")
+        if isinstance(error, InvalidInput):
+            _log.error("job %s of type %s is not run: %s", attempt.job_id, attempt.spec.type, error)
+            verdict = judge_refusal(attempt, error)
+        else:
+            log_error(attempt, error)
+            verdict = judge_error(attempt, error)
+        attempt.outbox.close(attempt, verdict.verb, verdict.data, verdict.extra)
+        self._metrics.refused.labels(verdict.verb.value).inc()
 
     def _on_end(self, execution: Execution, verdict: Verdict) -> None:
         attempt = execution.attempt

@@ -30,7 +30,7 @@ __all__ = ["Lane", "LaneOptions"]
 _log = logging.getLogger(__name__)
 
 _LISTEN_S = 1.0
-_LEAST_PAUSE_S = 0.02
+_CLAIM_BATCH = 100
 _LEAST_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 2.0
 _CANCEL = re.compile(rb"cancel (\S+):(\d+)")
 
@@ -80,8 +80,9 @@ class Lane:
         slots.listen(self._on_free_slot)
 
     def stop_claiming(self) -> None:
-        """Claim no more."""
+        """Claim no more. ``listen`` is over by then, so that no wake token is taken any more."""
         self._is_claiming = False
+        self._looks = True
         self._wake()
 
     def close(self) -> None:
@@ -96,14 +97,12 @@ class Lane:
             self._woken.clear()
             batch = self.outbox.take()
             is_due = self._due_at is not None and time.monotonic() >= self._due_at
-            looks = self._looks and self._is_claiming
-            if not batch.writes and not looks and not is_due:
+            if not batch.writes and not self._looks and not is_due:
                 if self._is_closing and self.outbox.is_empty:
                     break
                 await self._pause()
                 continue
-            await self._commit(batch, looks=looks or (is_due and self._is_claiming))
-        await self._give_tokens_back()
+            await self._commit(batch, looks=self._looks or (is_due and self._is_claiming))
 
     async def listen(self) -> None:
         """Wait for the queues' wake tokens while there are free slots."""
@@ -132,23 +131,25 @@ class Lane:
                 self._crew.stop(found[1].decode(), int(found[2]), StopReason.CANCELLED)
 
     async def _commit(self, batch: Batch, *, looks: bool) -> None:
-        room = self._slots.reserve() if looks else 0
+        room = self._slots.reserve(_CLAIM_BATCH) if looks and self._is_claiming else 0
         self._looks = False
-        # With no slot left a look still names the queues: it gives back the token that was taken from one of them.
+        # With no slot left, or none wanted, a look still names the queues: it gives back the token that may have been
+        # taken from one of them.
         wants = [(queue, room) for queue in self._options.queues] if looks else []
         reply = await self._step(batch, wants, room)
-        self._due_at = (
-            None
-            if reply.next_due_ms is None
-            else time.monotonic() + max(_LEAST_PAUSE_S, reply.next_due_ms / 1000)
-        )
+        due_ms = reply.next_due_ms
+        self._due_at = None if due_ms is None else time.monotonic() + due_ms / 1000
         self._crew.settle(self.shard, self.outbox.settle(batch, reply.codes))
         self._crew.take(self.shard, self.outbox, reply.claims)
         if looks:
             self._slots.give_back(room - len(reply.claims))
             self._is_starved = self._slots.free == 0
-            if not self._is_starved and self._is_claiming:
-                self._may_listen.set()
+            if self._is_claiming and not self._is_starved:
+                if len(reply.claims) == room:
+                    self._looks = True
+                # It may be set too by a token that came while the step was under way.
+                if not self._looks:
+                    self._may_listen.set()
 
     async def _step(self, batch: Batch, wants: Sequence[tuple[str, int]], room: int) -> StepReply:
         self._call += 1
@@ -175,9 +176,6 @@ class Lane:
             self.has_store = True
             self.attached.set()
             return reply
-
-    async def _give_tokens_back(self) -> None:
-        await self._step(Batch(), [(queue, 0) for queue in self._options.queues], 0)
 
     async def _pause(self) -> None:
         due = [at for at in (self.outbox.next_due(), self._due_at) if at is not None]

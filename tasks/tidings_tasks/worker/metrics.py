@@ -24,6 +24,12 @@ class Metrics:
             ["type", "outcome"],
             registry=self.registry,
         )
+        self.refused = Counter(
+            "tidings_worker_attempts_refused_total",
+            "Attempts whose function was not called: an unknown type, an input that is not valid.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.lost = Counter(
             "tidings_worker_attempts_lost_total", "Attempts that lost their lease.", registry=self.registry
         )

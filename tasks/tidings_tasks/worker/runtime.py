@@ -15,7 +15,7 @@ from typing import Any
 from tidings.protocol.errors import TidingsError
 
 from ..attempt import StopReason
-from ..connection import connect, disconnect
+from ..connection import connected
 from ..files import FileStore
 from ..job_log import job_logging
 from ..queue.broker import installed_broker
@@ -105,6 +105,7 @@ class Worker:
         self._crew = Crew(options, self._slots, self._threads, self.metrics)
         self._lanes: list[Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[asyncio.Task[None]] = []
 
     @property
     def is_ready(self) -> bool:
@@ -118,8 +119,7 @@ class Worker:
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.close)
             stack.enter_context(job_logging(self.metrics.dropped_logs.inc))
-            connect(self._url, keyspace=self._keyspace)
-            stack.callback(disconnect)
+            stack.enter_context(connected(self._url, self._keyspace))
             store = self._open_store()
             stack.push_async_callback(store.aclose)
             self._open_lanes(store)
@@ -128,7 +128,7 @@ class Worker:
             stack.push_async_callback(leases.aclose)
             runs = [self._task(lane.run(), "run", lane) for lane in self._lanes]
             for lane in self._lanes:
-                self._task(lane.listen(), "listen", lane)
+                self._listeners.append(self._task(lane.listen(), "listen", lane))
                 self._task(lane.hear(), "hear", lane)
             ends = [
                 *self._tasks,
@@ -145,12 +145,14 @@ class Worker:
             stack.push_async_callback(self._shut_middleware_down)
             _log.info("worker %s serves %s", self.name, ", ".join(self._queues))
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            # What is handed back gives its threads up too, which is nothing to complain about.
+            is_exhausted = self._exhausted.is_set()
             await self._shut_down(runs, hurry)
             for task in ends:
                 if task.done() and not task.cancelled():
                     task.result()
-            if self._exhausted.is_set():
-                raise WorkerExhausted()
+            if is_exhausted:
+                raise WorkerExhausted
 
     async def _boot_middleware(self) -> None:
         broker = self._broker
@@ -180,6 +182,9 @@ class Worker:
     async def _shut_down(self, runs: list[asyncio.Task[None]], hurry: asyncio.Event) -> None:
         crew = self._crew
         crew.is_stopping = True
+        for listener in self._listeners:
+            listener.cancel()
+        await asyncio.wait(self._listeners, timeout=_DISMISS_S)
         for lane in self._lanes:
             lane.stop_claiming()
         if self._exhausted.is_set() or any(run.done() for run in runs):
