@@ -62,7 +62,7 @@ def dev(
     Without REDIS_URL the store is embedded. Ctrl-C or SIGTERM ends everything; data stays in the data directory.
     """
     from tidings_tasks.environment import read_environment
-    from tidings_tasks.process import end_with_parent, run_until_stopped
+    from tidings_tasks.process import end_with_parent, end_with_terminal, run_until_stopped
     from tidings_tasks.settings import SettingsError, load_settings
 
     if with_parent:
@@ -84,6 +84,7 @@ def dev(
         # aiohttp and watchfiles are not needed to refuse.
         from .dev import ChildFailed, DevStack
 
+        end_with_terminal()
         stack = DevStack(settings, modules=own, as_json=as_json)
         try:
             run_until_stopped(stack.run)

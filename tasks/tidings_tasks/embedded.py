@@ -116,7 +116,9 @@ class EmbeddedValkey:
         if self._lock_fd is not None:
             return
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # One by one: the mode does not count for parents.
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, exist_ok=True)
             self.socket_path.parent.mkdir(mode=0o700, exist_ok=True)
             self.directory.chmod(0o700)
             lock_fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

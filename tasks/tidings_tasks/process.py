@@ -1,4 +1,4 @@
-"""What every long-running command shares: how it is told to stop, says that it is ready, and ends with its parent."""
+"""What every long-running command shares: how it is told to stop, says that it is ready, and notices who is gone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import select
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from .tether import PR_SET_PDEATHSIG
 
-__all__ = ["end_with_parent", "notify_ready", "run_until_stopped", "settle_heap"]
+__all__ = ["end_with_parent", "end_with_terminal", "notify_ready", "run_until_stopped", "settle_heap"]
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KERNEL_TELLS = sys.platform == "linux"
@@ -78,6 +79,25 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="tidings-parent", daemon=True).start()
+
+
+def end_with_terminal() -> None:
+    """Send SIGHUP to this process when the terminal it was started in is closed.
+
+    The kernel tells the session's leader alone, and some leaders, such as `make` in a window of its own, do not pass it on.
+    """
+    terminal = next((fd for fd in (0, 1, 2) if os.isatty(fd)), None)
+    if terminal is None:
+        return
+    # No event is asked for: what remains is the hang-up, which is always told.
+    poller = select.poll()
+    poller.register(terminal, 0)
+
+    def watch() -> None:
+        poller.poll()
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    threading.Thread(target=watch, name="tidings-terminal", daemon=True).start()
 
 
 def settle_heap() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
-from tests.support.processes import family_of, is_running, survivors
+from tests.support.processes import family_of, is_running, open_in_terminal, survivors
 from tests.support.stack import LiveStack, clean_environ
 from tests.support.timing import eventually_sync, scaled
 
@@ -109,27 +108,54 @@ def test_a_killed_parent_of_the_command_ends_it(tmp_path: Path) -> None:
     assert survivors(family) == []
 
 
+DEV = [sys.executable, "-m", "tidings", "dev", "--port", "0"]
+
+
 def test_ctrl_c_in_a_terminal_reaches_the_parent_alone(tmp_path: Path) -> None:
     """The terminal signals its foreground group; the children are in others, and end in order: no one complains."""
-    command = [sys.executable, "-m", "tidings", "dev", "--port", "0", "--data", str(tmp_path / "data")]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(command[0], command, clean_environ(NO_COLOR="1"))
-    seen = b""
-    while b"Token:" not in seen:
-        seen += os.read(terminal, 65_536)
-    family = family_of(pid)
-    groups = {os.getpgid(process.pid) for process in family}
+    process, terminal = open_in_terminal(
+        [*DEV, "--data", str(tmp_path / "data")], clean_environ(NO_COLOR="1")
+    )
+    seen = _read_until(terminal, b"Token:")
+    family = family_of(process.pid)
+    groups = {os.getpgid(member.pid) for member in family}
     assert len(groups) == len(family) == 4
     os.write(terminal, b"\x03")
     while chunk := _read_terminal(terminal):
         seen += chunk
-    _, status = os.waitpid(pid, 0)
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert process.wait(scaled(20)) == 0
     assert b"Traceback" not in seen, seen.decode()
     assert b"status -" not in seen, seen.decode()
     assert survivors(family) == []
+
+
+LEADER = """
+import signal, subprocess, sys
+signal.signal(signal.SIGHUP, lambda *_: None)
+subprocess.run(sys.argv[1:])
+"""
+
+
+def test_a_closed_terminal_ends_the_stack(tmp_path: Path) -> None:
+    """Also where the terminal's session has a leader that does not pass the hang-up on, as `make` does not."""
+    leader = [sys.executable, "-c", LEADER, *DEV, "--data", str(tmp_path / "data")]
+    process, terminal = open_in_terminal(leader, clean_environ())
+    _read_until(terminal, b"Token:")
+    family = family_of(process.pid)
+    assert len(family) == 5
+    os.close(terminal)
+    process.wait(scaled(30))
+    assert survivors(family) == []
+
+
+def _read_until(terminal: int, words: bytes) -> bytes:
+    seen = b""
+    while words not in seen:
+        chunk = _read_terminal(terminal)
+        assert chunk, seen.decode()
+        seen += chunk
+    return seen
 
 
 def _read_terminal(terminal: int) -> bytes:

@@ -26,7 +26,8 @@ def client_of(server: EmbeddedValkey) -> redis.Redis:
 
 
 def test_only_its_user_can_reach_it(valkey_server: EmbeddedValkey) -> None:
-    """There is no TCP port, and the socket is in a directory that no other user can enter."""
+    """There is no TCP port, and the data and the socket are in directories that no other user can enter."""
+    assert stat.S_IMODE(valkey_server.directory.stat().st_mode) == 0o700
     assert stat.S_IMODE(valkey_server.socket_path.parent.stat().st_mode) == 0o700
     with client_of(valkey_server) as client:
         assert client.config_get("port") == {"port": "0"}

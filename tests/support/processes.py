@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 
 import psutil
 
 from .timing import scaled
 
-__all__ = ["family_of", "is_running", "survivors"]
+__all__ = ["family_of", "is_running", "open_in_terminal", "survivors"]
+
+_TAKE_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 def is_running(pid: int) -> bool:
@@ -35,3 +42,16 @@ def survivors(processes: list[psutil.Process], timeout_s: float = 10.0) -> list[
                 left.append(f"{process.pid}: {' '.join(process.cmdline())}")
                 process.kill()
     return left
+
+
+def open_in_terminal(argv: Sequence[str], env: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a program, given by its path, as the leader of a new terminal; return it and the terminal's other end."""
+    master, slave = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _TAKE_TERMINAL, *argv],
+            env=env, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        )  # fmt: skip
+    finally:
+        os.close(slave)
+    return process, master
