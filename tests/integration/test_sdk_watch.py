@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -196,7 +197,9 @@ async def test_an_old_epoch_s_position_before_the_fork_goes_on_without_a_reset(
     double.fork(job, 3)
     double.progress(job, 2)
     double.append(job, "completed")
-    items = await rest(client.watch(job.id, "e1:2"))
+    watch = client.watch(job.id, "e1:2")
+    items = await rest(watch)
+    assert watch.transport == transport
     assert seqs(items) == [3, 4, 5, 6]
     assert [item.epoch for item in items] == ["e1", "e2", "e2", "e2"]
 
@@ -258,30 +261,33 @@ async def test_what_an_ack_can_not_hold_follows_as_ordinary_events(double: Doubl
     assert len(double.subscribes) == 1
 
 
-async def test_a_server_that_dies_and_returns_on_its_port_is_found_again(
-    double: Double, client: Client
-) -> None:
-    """The watch is offline meanwhile and stays with the socket."""
+async def test_a_server_that_dies_and_returns_on_its_port_is_found_again(double: Double) -> None:
+    """The watch is offline meanwhile; however often it tries, that speaks against no transport."""
+    tried = asyncio.Event()
+
+    class Counting(Backoff):
+        def delay_s(self, failures: int, rng: Callable[[], float] = random.random) -> float:
+            transports.add(watch.transport)
+            if failures >= 4:
+                tried.set()
+            return 0.01 if failures else 0.0
+
     states: list[str] = []
-    offline = asyncio.Event()
-
-    def note(state: ConnectionState) -> None:
-        states.append(state)
-        if state is ConnectionState.OFFLINE:
-            offline.set()
-
-    job = double.add()
-    watch = client.watch(job.id, on_connection=note)
-    items = await take(watch, 1)
-    more = asyncio.create_task(take(watch, 3))
-    await double.stop()
-    await offline.wait()
-    double.progress(job, 2)
-    await double.start()
-    double.append(job, "completed")
-    assert seqs(items + await more) == [1, 2, 3, 4]
-    assert states == ["live", "offline", "live"]
-    assert watch.transport == "socket.io"
+    transports: set[str] = set()
+    policy = WatchPolicy(failures_before_descent=2, backoff=Counting())
+    async with Client(double.url, GOOD_TOKEN, watch_policy=policy) as client:
+        job = double.add()
+        watch = client.watch(job.id, on_connection=states.append)
+        items = await take(watch, 1)
+        more = asyncio.create_task(take(watch, 3))
+        await double.stop()
+        await tried.wait()
+        double.progress(job, 2)
+        await double.start()
+        double.append(job, "completed")
+        assert seqs(items + await more) == [1, 2, 3, 4]
+        assert states == ["live", "offline", "live"]
+        assert transports == {"socket.io"}
 
 
 async def test_a_watch_climbs_back_without_losing_or_repeating(double: Double, client: Client) -> None:

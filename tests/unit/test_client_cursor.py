@@ -6,7 +6,7 @@ import random
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings.cursor import Batch, Cursor, Gap, Reset
@@ -178,6 +178,7 @@ def logs(draw: st.DrawFn) -> list[Event]:
     return [*events, event(seq + 1, kind="completed", epoch=events[-1].epoch)]
 
 
+@settings(deadline=None)
 @given(logs(), st.randoms(use_true_random=False))
 def test_any_mutilated_stream_with_repairs_brings_each_event_once(
     log: list[Event], rng: random.Random

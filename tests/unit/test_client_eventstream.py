@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings.transport.eventstream import EventStreamParser, StreamMessage, StreamTooLong
@@ -31,6 +31,7 @@ def test_a_stream_is_read_as_the_standard_says() -> None:
     assert EventStreamParser(1000).feed(TEXT) == MESSAGES
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(TEXT)), max_size=12))
 def test_where_the_chunks_are_cut_makes_no_difference(cuts: list[int]) -> None:
     """Also between CR and LF and inside a character."""
