@@ -80,7 +80,6 @@ class FileWriter:
         self._owner, self._org, self._name, self._media_type = owner, org, name, media_type
         self._size_bytes = 0
         self._sha256 = hashlib.sha256()
-        self._too_large = False
         self._stored: StoredFile | None = None
         self._directory = store.incoming / self._id
         self._directory.mkdir()
@@ -93,7 +92,6 @@ class FileWriter:
             PayloadTooLarge: the file would exceed the store's ``max_file_bytes``; it will not be published.
         """
         self._size_bytes += len(chunk)
-        self._too_large = self._too_large or self._size_bytes > self._store.max_file_bytes
         self._refuse_too_large()
         self._data.write(chunk)
         self._sha256.update(chunk)
@@ -124,7 +122,8 @@ class FileWriter:
                 shutil.rmtree(self._directory, ignore_errors=True)
 
     def _refuse_too_large(self) -> None:
-        if self._too_large:
+        # What was refused counts too, so a caller that ignores a refusal cannot publish the rest.
+        if self._size_bytes > self._store.max_file_bytes:
             raise PayloadTooLarge(f"a file may have at most {self._store.max_file_bytes:,} bytes")
 
     def _publish(self) -> StoredFile:
