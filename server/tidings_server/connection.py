@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
-from tidings.protocol.errors import BadRequest, InternalError
+from tidings.protocol.errors import BadRequest, InternalError, TidingsError
 
 from .problems import problem_response
 from .request_ids import REQUEST_ID_HEADER, choose_request_id
 
 __all__ = ["Connection", "Runner"]
+
+_log = logging.getLogger(__name__)
 
 
 class Connection(web.RequestHandler):
@@ -51,13 +54,21 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what never reached a handler: a request that is no HTTP, or a header that is too long."""
-        plain = super().handle_error(request, status, exc, message)
-        error = BadRequest("the request is no valid HTTP/1.1, or a line or header of it is too long")
         request_id = choose_request_id(None)
-        answer = problem_response(error if status < 500 else InternalError(), request_id)
+        if status >= 500:
+            super().handle_error(request, status, exc, message)
+            error: TidingsError = InternalError()
+        else:
+            # The parser's own words quote the request, and with it perhaps a token: they are not logged.
+            _log.info(
+                "a request could not be read", extra={"remote": request.remote, "fault": type(exc).__name__}
+            )
+            error = BadRequest("the request is no valid HTTP/1.1, or a line or header of it is too long")
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was begun already")
+        answer = problem_response(error, request_id)
         answer.headers[REQUEST_ID_HEADER] = request_id
-        if not plain.keep_alive:
-            answer.force_close()
+        answer.force_close()
         return answer
 
 

@@ -13,6 +13,7 @@ from tidings_tasks.store import commands, iso_time
 
 from ..context import LIMITER, MODE, REGISTRY, STORE
 from .answers import json_answer
+from .examples import JOB_TYPES, RATE_LIMIT, STATS
 from .route import Answer, Route, identity_of
 
 __all__ = ["ROUTES"]
@@ -72,7 +73,7 @@ ROUTES = (
         tag="catalogue",
         summary="List the job types",
         description="Each with the JSON Schema of its input, its queue, its time-out and its retry policy.",
-        answers=(Answer(description="The registered types.", model=JobTypes),),
+        answers=(Answer(description="The registered types.", model=JobTypes, example=JOB_TYPES),),
     ),
     Route(
         method="GET",
@@ -81,7 +82,7 @@ ROUTES = (
         handle=read_stats,
         tag="catalogue",
         summary="Count the caller's jobs by state",
-        answers=(Answer(description="The counts.", model=JobStats),),
+        answers=(Answer(description="The counts.", model=JobStats, example=STATS),),
     ),
     Route(
         method="GET",
@@ -90,6 +91,8 @@ ROUTES = (
         handle=read_rate_limit,
         tag="catalogue",
         summary="Read what may still be submitted",
-        answers=(Answer(description="The caller's limit and what is left.", model=RateLimit),),
+        answers=(
+            Answer(description="The caller's limit and what is left.", model=RateLimit, example=RATE_LIMIT),
+        ),
     ),
 )

@@ -15,6 +15,7 @@ from ..relay import Batch, Follower
 from ..streams import Ended, Stream
 from .access import find_job
 from .answers import json_answer
+from .examples import EVENT_PAGE
 from .positions import After, Wait, resume_point
 from .route import Answer, HeaderField, Route, identity_of, query_of
 from .sse import EVENT_STREAM, HEARTBEAT_S, EventStream, Message, stream_to_end, wants_event_stream
@@ -128,7 +129,7 @@ ROUTES = (
         query=EventsQuery,
         headers=(HeaderField("Last-Event-ID", "For a stream: the position to resume from, over `after`."),),
         answers=(
-            Answer(description="What followed the position.", model=EventPage),
+            Answer(description="What followed the position.", model=EventPage, example=EVENT_PAGE),
             Answer(description="The events as they happen.", media_type=EVENT_STREAM),
         ),
         errors=(JobNotFound, RateLimited, ServerDraining),

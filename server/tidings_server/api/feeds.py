@@ -21,6 +21,7 @@ from ..relay.entry import FeedSource
 from ..relay.topic import PAGE_BYTES
 from ..streams import Ended, Stream
 from .answers import json_answer
+from .examples import FEED_PAGE
 from .pacing import Pacer
 from .positions import After, Wait, resume_point
 from .route import Answer, HeaderField, Route, identity_of, query_of
@@ -170,7 +171,9 @@ ROUTES = (
         query=FeedQuery,
         headers=(HeaderField("Last-Event-ID", "For a stream: the position to resume from, over `after`."),),
         answers=(
-            Answer(description="A snapshot, or what followed the position.", model=FeedPage),
+            Answer(
+                description="A snapshot, or what followed the position.", model=FeedPage, example=FEED_PAGE
+            ),
             Answer(description="The events as they happen.", media_type=EVENT_STREAM),
         ),
         errors=(Forbidden, InvalidInput, RateLimited, ServerDraining),

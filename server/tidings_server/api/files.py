@@ -21,6 +21,7 @@ from tidings_tasks.files import FileStore, StoredFile, content_disposition
 
 from ..context import FILES, LIMITER
 from .answers import json_answer
+from .examples import FILE
 from .faults import invalid
 from .route import Answer, HeaderField, Route, identity_of
 
@@ -122,6 +123,7 @@ ROUTES = (
                 status=201,
                 description="The file is kept.",
                 model=FileInfo,
+                example=FILE,
                 headers=(HeaderField("Location", "Where the file is."),),
             ),
         ),

@@ -16,6 +16,7 @@ from ..context import FILES, STORE
 from .access import find_job, find_own_job
 from .answers import json_answer
 from .body import read_optional_json
+from .examples import JOB
 from .result import result_file
 from .route import Answer, Route, identity_of
 
@@ -88,7 +89,7 @@ ROUTES = (
         handle=read,
         tag="jobs",
         summary="Read a job",
-        answers=(Answer(description="The whole job.", model=Job),),
+        answers=(Answer(description="The whole job.", model=Job, example=JOB),),
         errors=(JobNotFound,),
     ),
     Route(
@@ -102,7 +103,7 @@ ROUTES = (
         body=CancelJob,
         body_required=False,
         body_example={"reason": "no longer needed"},
-        answers=(Answer(status=202, description="The job as it stands now.", model=Job),),
+        answers=(Answer(status=202, description="The job as it stands now.", model=Job, example=JOB),),
         errors=(JobNotFound, IllegalState, InvalidInput, PayloadTooLarge),
     ),
     Route(

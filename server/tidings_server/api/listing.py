@@ -15,6 +15,7 @@ from tidings_tasks.store import JobRecord, Store, Tenant, commands
 
 from ..context import STORE
 from .answers import json_answer
+from .examples import JOB_PAGE
 from .faults import invalid
 from .route import Answer, Route, identity_of, query_of
 
@@ -129,7 +130,7 @@ ROUTES = (
             "than `limit`, even none, while `next_cursor` says that there is more."
         ),
         query=ListQuery,
-        answers=(Answer(description="A page.", model=JobPage),),
+        answers=(Answer(description="A page.", model=JobPage, example=JOB_PAGE),),
         errors=(InvalidInput,),
     ),
 )

@@ -16,6 +16,7 @@ from ..streams import Ended
 from .access import find_job
 from .answers import json_answer
 from .conditional import etag_of, matches
+from .examples import STATUS
 from .positions import Wait
 from .route import Answer, HeaderField, Route, identity_of, query_of
 
@@ -94,7 +95,7 @@ ROUTES = (
         query=StatusQuery,
         headers=(HeaderField("If-None-Match", "The ETag of an earlier answer."),),
         answers=(
-            Answer(description="The status.", model=JobStatus, headers=_HEADERS),
+            Answer(description="The status.", model=JobStatus, headers=_HEADERS, example=STATUS),
             Answer(status=304, description="Nothing has changed.", headers=_HEADERS),
         ),
         errors=(JobNotFound, RateLimited, ServerDraining),

@@ -29,6 +29,7 @@ from ..context import INTAKE, LIMITER, METRICS, REGISTRY, STORE
 from .access import find_own_job
 from .answers import json_answer
 from .body import read_json
+from .examples import JOB
 from .faults import invalid
 from .route import Answer, HeaderField, Route, identity_of
 
@@ -152,7 +153,15 @@ ROUTES = (
         headers=(_KEY,),
         body=SubmitJob,
         body_example={"type": "demo.steps", "input": {"steps": 5, "delay_ms": 200}},
-        answers=(Answer(status=202, description="The job is stored.", model=Job, headers=_ACCEPTED_HEADERS),),
+        answers=(
+            Answer(
+                status=202,
+                description="The job is stored.",
+                model=Job,
+                headers=_ACCEPTED_HEADERS,
+                example=JOB,
+            ),
+        ),
         errors=(
             InvalidInput,
             UnknownJobType,
@@ -173,7 +182,13 @@ ROUTES = (
         description="Makes a new job with the same type, input and queue, whose `retry_of` names this one.",
         headers=(_KEY,),
         answers=(
-            Answer(status=202, description="The new job is stored.", model=Job, headers=_ACCEPTED_HEADERS),
+            Answer(
+                status=202,
+                description="The new job is stored.",
+                model=Job,
+                headers=_ACCEPTED_HEADERS,
+                example=JOB,
+            ),
         ),
         errors=(JobNotFound, IllegalState, IdempotencyConflict, RateLimited, QueueFull),
     ),
