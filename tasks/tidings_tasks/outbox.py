@@ -62,10 +62,18 @@ class _Stream:
 class Outbox:
     """The writes of one shard's attempts. ``wake`` tells the committer that there is something; any thread calls it."""
 
-    def __init__(self, wake: Callable[[], None], bounds: Bounds, *, max_event_bytes: int) -> None:
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        bounds: Bounds,
+        *,
+        max_event_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.bounds = bounds
         self.max_event_bytes = max_event_bytes
         self._wake = wake
+        self._clock = clock
         # Reentrant: a garbage collection inside may log, and the log of a job comes back in here.
         self._lock = threading.RLock()
         self._entries: deque[_Entry] = deque()
@@ -114,7 +122,7 @@ class Outbox:
                 self._end_stream(key)
                 pending = None
             if pending is None:
-                self._streams[key] = _Stream([text], len(data), time.monotonic() + _STREAM_JOIN_S)
+                self._streams[key] = _Stream([text], len(data), self._clock() + _STREAM_JOIN_S)
             else:
                 # The frame of the event is counted with every part, so the joined event is never over the bound.
                 pending.parts.append(text)
@@ -207,7 +215,7 @@ class Outbox:
         return list(last.items())
 
     def next_due(self) -> float | None:
-        """When (``time.monotonic``) a stream's pending text is to be sent; None without one."""
+        """When (on its clock) a stream's pending text is to be sent; None without one."""
         with self._lock:
             return min((stream.due for stream in self._streams.values()), default=None)
 
@@ -244,7 +252,7 @@ class Outbox:
             self._end_stream(key)
 
     def _end_due_streams(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         for key in [key for key, stream in self._streams.items() if stream.due <= now]:
             self._end_stream(key)
 

@@ -43,7 +43,7 @@ class Tracker:
         """The progress to send now, all items so far being done, or None."""
         now = self._clock()
         percent = self._percent()
-        whole = None if percent is None else int(percent)
+        whole = None if self._total is None else 100 * self._count // max(1, self._total)
         if self._sent is not None:
             count, sent_whole, at = self._sent
             quiet_s = _UNKNOWN_TOTAL_QUIET_S if whole is None else _QUIET_S
@@ -61,7 +61,10 @@ class Tracker:
     def _percent(self) -> float | None:
         if self._total is None:
             return None
-        return 100.0 if self._total <= 0 else round(min(100.0, 100 * self._count / self._total), 3)
+        if self._count >= self._total:
+            return 100.0
+        # Not rounded up to 100 before the last item is done.
+        return min(99.999, round(100 * self._count / self._total, 3))
 
     def _event(self, now: float, percent: float | None, whole: int | None) -> dict[str, Any]:
         self._sent = (self._count, whole, now)

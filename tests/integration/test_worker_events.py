@@ -126,7 +126,6 @@ async def test_bad_event_is_an_error_at_its_call(jobs: Jobs, registry: Registry)
             try:
                 await call()
             except InvalidEvent as error:
-                assert isinstance(error, ValueError)
                 errors.append(error.errors[0].code)
         await ctx.progress(1)
 
