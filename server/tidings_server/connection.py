@@ -18,15 +18,29 @@ __all__ = ["Connection", "Runner"]
 
 _log = logging.getLogger(__name__)
 
+_FIRST_REQUEST_S = 30.0
+
 
 class Connection(web.RequestHandler):
     """aiohttp's protocol, with a hook for the loss of the connection and problem documents for unreadable requests."""
 
-    __slots__ = ("_on_lost",)
+    __slots__ = ("_on_lost", "_silence")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._on_lost: set[Callable[[], None]] = set()
+        self._silence: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give the client a while to say what it wants; aiohttp would wait for ever for the first request's head."""
+        super().connection_made(transport)
+        self._silence = asyncio.get_running_loop().call_later(_FIRST_REQUEST_S, transport.close)
+
+    def begin_request(self) -> None:
+        """Note that a request has come. From here on aiohttp's own time-out for idle connections holds."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
 
     def watch_loss(self, told: Callable[[], None]) -> None:
         """Call ``told`` once when the connection is lost; at once when it is lost already."""
@@ -42,6 +56,7 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the watchers, whatever aiohttp does with the loss."""
         super().connection_lost(exc)
+        self.begin_request()
         watchers, self._on_lost = self._on_lost, set()
         for told in watchers:
             told()

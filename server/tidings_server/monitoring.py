@@ -16,6 +16,7 @@ from .auth import ADMIN, bearer_token
 from .connection import Connection
 from .context import AUTHENTICATOR, METRICS, SETTINGS
 from .peers import is_local
+from .streams import WAITED
 
 __all__ = ["ROUTES", "monitor"]
 
@@ -27,6 +28,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 @web.middleware
 async def monitor(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Measure one request. The log names the path, never the query or a header, where a secret may be."""
+    if isinstance(request.protocol, Connection):
+        request.protocol.begin_request()
     began_at = time.monotonic()
     status = 499  # nginx's word for a client that did not wait for the answer
     try:
@@ -44,7 +47,8 @@ async def monitor(request: web.Request, handler: Handler) -> web.StreamResponse:
         method = request.method if request.method in _METHODS else "other"
         metrics = request.app[METRICS]
         metrics.requests.labels(method, route, str(status)).inc()
-        metrics.request_seconds.labels(method, route).observe(took_s)
+        if status != 101 and WAITED not in request:
+            metrics.request_seconds.labels(method, route).observe(took_s)
         _log.info(
             "%s %s %d", request.method, request.path, status,
             extra={"method": request.method, "path": request.path, "status": status, "took_ms": round(took_s * 1000, 1)},

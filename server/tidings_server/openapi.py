@@ -102,7 +102,13 @@ def _is_model(model: Any) -> bool:
 
 
 def _operation(route: Route, refs: dict[Any, Any], query: dict[str, Any]) -> dict[str, Any]:
-    responses = {str(answer.status): _answer(answer, refs) for answer in route.answers}
+    responses: dict[str, dict[str, Any]] = {}
+    for answer in route.answers:
+        described = _answer(answer, refs)
+        known = responses.setdefault(str(answer.status), described)
+        # One status in several media types: one response.
+        if "content" in described:
+            known["content"] = known["content"] | described["content"]
     for status, errors in _errors_of(route).items():
         # A health answer at 503 says more than a problem would.
         responses.setdefault(str(status), _problem(status, errors, refs))

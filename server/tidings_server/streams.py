@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from aiohttp import web
 
@@ -17,9 +17,12 @@ from tidings.protocol.errors import RateLimited, ServerDraining
 from .auth import Identity
 from .connection import Connection
 
-__all__ = ["End", "Ended", "Stream", "Streams"]
+__all__ = ["WAITED", "End", "Ended", "Stream", "Streams"]
 
 T = TypeVar("T")
+
+WAITED: Final = web.RequestKey("waited", bool)
+"""Set on a request that was a stream or a long-poll: how long it took says nothing about the server."""
 
 
 class End(Enum):
@@ -125,6 +128,7 @@ class Streams:
         stream = Stream(identity.expires_at, self._now)
         told = _when_lost(stream)
         connection = request.protocol
+        request[WAITED] = True
         self._open.add(stream)
         self._by_subject[subject] += 1
         began_at = time.monotonic()

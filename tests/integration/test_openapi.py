@@ -20,7 +20,12 @@ from tidings_tasks.store import Verb
 
 DOCUMENT = describe()
 # Pages and the socket are no REST.
-UNDOCUMENTED = {("GET", "/"), ("GET", "/api/docs"), ("GET", "/static/{path}"), ("*", "/socket.io/")}
+UNDOCUMENTED = {
+    ("GET", "/"),
+    ("GET", "/api/docs"),
+    ("GET", "/static/{path}"),
+    *((method, "/socket.io/") for method in ("GET", "POST", "OPTIONS")),
+}
 
 
 @pytest.fixture

@@ -127,6 +127,18 @@ async def test_a_sparse_filter_stops_at_a_bound_and_goes_on_by_cursor(
     assert await list_ids(rest, "tag=none") == []
 
 
+async def test_a_page_of_large_jobs_is_bounded_in_bytes(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer jobs than asked for, and the rest by the cursor; a job over the bound comes alone."""
+    monkeypatch.setattr(listing, "_MAX_PAGE_BYTES", 50_000)
+    made = await submit_many(rest, 3, metadata={"x": "y" * 20_000})
+    large = await rest.submit(metadata={"x": "y" * 100_000})
+    _, first = await rest.call("GET", "/api/jobs")
+    assert [job["id"] for job in first["jobs"]] == [large["id"]]
+    _, second = await rest.call("GET", f"/api/jobs?cursor={first['next_cursor']}")
+    assert [job["id"] for job in second["jobs"]] == made[:2]
+    assert await list_ids(rest, "") == [large["id"], *made]
+
+
 async def test_cursors_are_opaque_and_owners_apart(rest: Rest) -> None:
     """A cursor shows no id, and a list no other owner's job."""
     await submit_many(rest, 3)

@@ -364,6 +364,32 @@ async def test_what_is_no_http_gets_a_problem_and_is_closed(rest: Rest, request_
     assert Problem.model_validate_json(body).code == "bad_request"
 
 
+async def test_who_connects_and_says_nothing_is_sent_away(
+    rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is one who never ends the head of the first request; who has asked may idle longer."""
+    monkeypatch.setattr("tidings_server.connection._FIRST_REQUEST_S", 0.2)
+    for start in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n"):
+        assert await ask_raw(rest.url, start) == b""
+    host, port = rest.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for _ in range(2):
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(scaled(5)):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        await asyncio.sleep(0.3)
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("path", ["/health", "/api/jobs", "/api/openapi.json", "/"])
+async def test_head_is_answered_where_get_is(rest: Rest, path: str) -> None:
+    """With the headers and no body."""
+    got, _ = await rest.call("GET", path)
+    head, body = await rest.call("HEAD", path)
+    assert (head.status, body) == (got.status, b"")
+
+
 async def test_a_body_that_breaks_off_creates_nothing(rest: Rest) -> None:
     """Not even when what has arrived is good JSON already."""
     body = b'{"type": "test.rows", "input": {"rows": 1}}'

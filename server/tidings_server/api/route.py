@@ -78,9 +78,12 @@ class Route:
 
 
 def add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:
-    """Register the routes with their checks in front."""
+    """Register the routes with their checks in front. Whatever answers GET answers HEAD (RFC 9110 §9.1)."""
     for route in routes:
-        app.router.add_route(route.method, route.path, _guard(route), name=route.name)
+        handle = _guard(route)
+        app.router.add_route(route.method, route.path, handle, name=route.name)
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, handle)
 
 
 def identity_of(request: web.Request) -> Identity:

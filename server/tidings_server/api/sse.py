@@ -24,7 +24,9 @@ _WRITE_TIMEOUT_S: Final = 30.0
 
 
 def wants_event_stream(request: web.Request) -> bool:
-    """Tell whether the request's ``Accept`` names ``text/event-stream``, at a quality above zero."""
+    """Tell whether a GET's ``Accept`` names ``text/event-stream``, at a quality above zero."""
+    if request.method != hdrs.METH_GET:
+        return False
     for field in request.headers.getall(hdrs.ACCEPT, []):
         for offer in field.split(","):
             media_type, *parameters = (part.strip().lower() for part in offer.split(";"))
