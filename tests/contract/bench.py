@@ -7,6 +7,7 @@ something falls due, and the second of two equal calls has no new time as an exc
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -33,6 +34,8 @@ from tidings_tasks.store import (
     WriteCode,
     commands,
 )
+from tidings_tasks.store.scripts import load_script
+from tidings_tasks.store.store import FORMAT
 
 from .invariants import check_invariants
 from .snapshot import Snapshot, describe_difference, take_snapshot
@@ -59,27 +62,40 @@ class Bench:
 
     def __init__(self, url: str, keyspace: Keyspace) -> None:
         self.url = url
-        self.keyspace = keyspace
         self.store = SyncStore(url, keyspace, lease_s=LEASE_MS / 1000)
         self.raw: redis.Redis = redis.Redis.from_url(url)
+        self.store.run(commands.count_jobs(0, ALICE))
+        self.keyspace = keyspace
         self.prefix = keyspace.shard(0)
         self.checks = True
         """Whether each call is made twice, and the whole keyspace checked after it."""
         self.numbers: dict[tuple[str, int], int] = {}
+        self.now_ms = START_MS
         self._calls = itertools.count(1)
         self._ids = itertools.count()
-        self.now_ms = START_MS
-        self.store.run(commands.count_jobs(0, ALICE))
         self.set_clock(START_MS)
 
     def close(self) -> None:
         """Remove all keys and close the connections."""
-        keys = list(self.raw.scan_iter(f"{self.keyspace.prefix}:*", count=10_000))
-        for batch in itertools.batched(keys, 1_000) if hasattr(itertools, "batched") else [keys]:
-            if batch:
-                self.raw.unlink(*batch)
+        self.clear()
         self.raw.close()
         self.store.close()
+
+    def clear(self) -> None:
+        """Remove all keys."""
+        keys = list(self.raw.scan_iter(f"{self.keyspace.prefix}:*", count=10_000))
+        while keys:
+            self.raw.unlink(*keys[-10_000:])
+            del keys[-10_000:]
+
+    def begin_anew(self) -> None:
+        """Remove all keys but what makes this an installation, and set the clock back: to test many histories."""
+        self.clear()
+        self.checks = True
+        self.numbers.clear()
+        self.raw.hset(self.key("meta"), mapping={"format": FORMAT, "shards": self.keyspace.shards})
+        self.set_clock(START_MS)
+        self.begin_generation()
 
     def snapshot(self, shard: int = 0) -> Snapshot:
         """Return everything the store keeps of a shard."""
@@ -123,9 +139,11 @@ class Bench:
     def begin_generation(self) -> str:
         """Make the store find itself with another history, as after a failover; returns the new epoch of jobs."""
         self.raw.hset(self.key("meta"), "run", "f" * 40)
-        self.reconnect()
-        found: Any = self.raw.hget(self.key("meta"), "gen")
-        return bytes(found).decode()
+        fresh = secrets.token_hex(4)
+        args = [self.prefix, FORMAT, self.keyspace.shards, LEASE_MS, fresh]
+        reply: Any = self.raw.eval(load_script("attach").source, 1, *args)
+        assert reply == [b"ok", fresh.encode()]
+        return fresh
 
     def reconnect(self) -> None:
         """Connect anew, which attaches: this is when another history is noticed."""

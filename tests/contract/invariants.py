@@ -62,11 +62,9 @@ def check_invariants(snapshot: Snapshot) -> None:
         orphans = {k for k in snapshot if k.startswith(f":{family}:")} - {f":{family}:{i}" for i in records}
         assert not orphans, f"left behind: {orphans}"
     for key, kept in snapshot.items():
-        if key.startswith(":i:"):
-            assert kept.expires, f"{key} never expires"
         if key.startswith(":wake:"):
             assert len(kept.content) == 1
-        if key.startswith((":f:", ":fl:", ":k:", ":mb:")):
+        if key.startswith((":i:", ":t:", ":f:", ":fl:", ":k:", ":mb:")):
             assert kept.expires, f"{key} never expires"
         if key.startswith(":f:"):
             log = snapshot.get(":fl:" + key.removeprefix(":f:"))

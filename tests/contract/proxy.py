@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from enum import Enum
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 __all__ = ["Fault", "LossyProxy"]
@@ -36,7 +37,7 @@ class LossyProxy:
         """Lose the reply to the next script call."""
         self._fault = fault
 
-    async def __aenter__(self) -> LossyProxy:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._accept, str(self._socket))
         return self
 

@@ -225,7 +225,7 @@ def test_a_feed_in_use_does_not_expire(bench: Bench) -> None:
     bench.add()
     log, head = f"fl:{MINE}", f"f:{MINE}"
     assert MONTH_MS - 60_000 < ttl_ms(bench, log) <= MONTH_MS
-    assert 12 * MONTH_MS < ttl_ms(bench, head)
+    assert ttl_ms(bench, head) > 12 * MONTH_MS
     for key in (log, head):
         bench.raw.pexpire(bench.key(key), 1_000_000)
     bench.advance(86_399_999)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib import resources
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -97,7 +97,7 @@ class Monitor:
         self._bench = bench
         self._monitor = bench.raw.monitor()
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> Self:
         self._monitor.__enter__()
         return self
 
@@ -191,7 +191,9 @@ def test_no_script_walks_over_all_keys(monitored: tuple[Bench, list[list[str]]])
 def test_every_kind_of_event_is_written(monitored: tuple[Bench, list[list[str]]]) -> None:
     """What was done above covers the whole table of events (contract §3)."""
     _, heard = monitored
-    published = {m[1] for c in heard if c[0] == "SPUBLISH" and (m := re.search(r'\\?"kind\\?":\\?"(\w+)', " ".join(c)))}
+    published = {
+        m[1] for c in heard if c[0] == "SPUBLISH" and (m := re.search(r'\\?"kind\\?":\\?"(\w+)', " ".join(c)))
+    }
     assert published == {kind.value for kind in EventKind}
 
 
@@ -211,5 +213,7 @@ def test_every_field_of_a_record_is_documented() -> None:
 def test_states_that_no_script_reaches_yet_are_known() -> None:
     """Waiting for input comes later; nothing else of the table is without a way to get there."""
     text = "".join(read_lua(name) for name in SCRIPTS)
-    reached = {state for state in JobState if re.search(rf"(?:become|terminate|enter_due)\(job, '{state}'", text)}
+    reached = {
+        state for state in JobState if re.search(rf"(?:become|terminate|enter_due)\(job, '{state}'", text)
+    }
     assert set(JobState) - reached == {JobState.WAITING_INPUT}

@@ -154,6 +154,19 @@ def test_a_full_queue_answers_twins_alike(bench: Bench, monkeypatch: pytest.Monk
     assert outcomes(bench.enqueue(keyed(bench), keyed(bench))) == ["full", "full"]
 
 
+def test_a_key_whose_first_request_found_no_room_is_free(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that was not stored holds nothing: the next request of the call has the key."""
+    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 1)
+    bench.add(queue="full")
+    second = bench.submission(queue="free", idempotency_key="k", fingerprint="g")
+    bench.checks = False
+    found = bench.enqueue(bench.submission(queue="full", idempotency_key="k", fingerprint="f"), second)
+    assert outcomes(found) == ["full", "created"]
+    assert found[1].id == second.id
+
+
 def test_a_thousand_jobs_go_into_one_call(bench: Bench) -> None:
     """The largest batch of the contract is stored in order."""
     batch = [bench.submission() for _ in range(1_000)]

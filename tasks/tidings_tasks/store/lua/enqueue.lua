@@ -4,8 +4,8 @@
 --       id, queue, priority, due (ms since the epoch, "+ms" from now, or ""), owner scope, max_attempts,
 --       idempotency key ("" for none), request fingerprint, idempotency lifetime ms, spec (JSON)
 -- Returns for each job {outcome, id, epoch, seq}; outcome: created | replayed | conflict | full | refused (all_or_none, another failed).
--- A job id that is already stored is answered `created`, since only a repeat of this very command can carry it. An
--- idempotency key that two jobs of one call share belongs to the first. max_queue_length bounds each queue, and what waits
+-- A job id that is stored, or was until a moment ago, is answered `created`, since only a repeat of this very command can
+-- carry it. An idempotency key that two jobs of one call share belongs to the first. max_queue_length bounds each queue, and what waits
 -- for its due time.
 local PER_JOB = 10
 local all_or_none, max_length = ARGV[1] == '1', tonumber(ARGV[2])
@@ -29,7 +29,7 @@ local found, room, by_key, by_id, refused = {}, {}, {}, {}, false
 for i = 5, #ARGV, PER_JOB do
   local id, owner, key = ARGV[i], ARGV[i + 4], ARGV[i + 6]
   local entry = by_id[id] or { outcome = 'created', id = id, at = i }
-  if not by_id[id] and call('EXISTS', P .. ':j:' .. id) == 0 then
+  if not by_id[id] and call('EXISTS', P .. ':j:' .. id, P .. ':t:' .. id) == 0 then
     local holder, print
     if key ~= '' then
       key = P .. ':i:' .. owner .. ':' .. key
@@ -49,8 +49,6 @@ for i = 5, #ARGV, PER_JOB do
       entry.id = holder.id
       if print ~= ARGV[i + 7] then
         entry.outcome = 'conflict'
-      elseif holder.outcome == 'full' then
-        entry.outcome = 'full'
       else
         entry.outcome = 'replayed'
         entry.holder = holder
@@ -61,7 +59,7 @@ for i = 5, #ARGV, PER_JOB do
       room[line] = (room[line] or max_length - call('ZCARD', line)) - 1
       entry.outcome = room[line] < 0 and 'full' or 'new'
       entry.due_ms = due_ms
-      if key ~= '' then by_key[key] = entry end
+      if key ~= '' and entry.outcome == 'new' then by_key[key] = entry end
     end
     by_id[id] = entry
   end

@@ -17,6 +17,7 @@
 --   :w:<feed>    zset    a feed's open jobs, by id; o:<owner>, g:<org>, all         :n:<owner>  hash  an owner's jobs by state
 --   :f:<feed>    hash    e epoch, g generation, n head, fk forks, x TTL set at      :fl:<feed>  list  the feed's log
 --   :i:<owner>:<key>  string  "<job id> <fingerprint>" of an idempotency key
+--   :t:<id>      string  empty, for minutes: this job was deleted, and a late repeat must not bring it back
 --   :k:<worker>  hash    its last claiming calls: call number modulo 8, then "<call> <id>:<attempt> …"
 --   :mb:<worker> list    messages to one worker
 --   channels     :c:<id> a job's envelopes        :fc:<feed> "<position or ->\n<envelope>"
