@@ -12,9 +12,19 @@ import pytest
 from tests.integration.running import OWNER, Jobs, open_jobs, running_worker
 from tests.support.timing import scaled
 from tidings.protocol import JobState
-from tidings_tasks import JobCancelled, JobContext, JobHandedBack, JobLost, SyncJobContext, job
+from tidings_tasks import (
+    JobCancelled,
+    JobContext,
+    JobHandedBack,
+    JobLost,
+    JobTimedOut,
+    SyncJobContext,
+    attempt,
+    job,
+)
 from tidings_tasks.registry import Registry
 from tidings_tasks.store import Keyspace, Verb, Write, WriteCode, commands
+from tidings_tasks.worker import execution
 
 
 @pytest.fixture
@@ -112,6 +122,86 @@ async def test_swallowed_cancellation_still_ends_the_job_as_its_function_says(
         await jobs.cancel(job_id)
         record = await jobs.until(job_id)
     assert (record.state, record.result) == (JobState.COMPLETED, b'"partial"')
+
+
+async def test_function_that_goes_on_is_asked_again(
+    jobs: Jobs,
+    valkey_url: str,
+    keyspace: Keyspace,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Swallowing a cancellation once does not make a job immortal; plain functions are asked at their calls."""
+    monkeypatch.setattr(attempt, "ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr(execution, "ASK_AGAIN_S", 0.05)
+    asked = {"async": 0, "sync": 0}
+
+    @job("reluctant", registry=registry)
+    async def reluctant(ctx: JobContext) -> None:
+        await ctx.output("started")
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except JobCancelled:
+                asked["async"] += 1
+                if asked["async"] == 3:
+                    raise
+
+    @job("reluctant.sync", registry=registry)
+    def reluctant_sync(ctx: SyncJobContext) -> None:
+        while True:
+            try:
+                ctx.output("started")
+                ctx.flush()
+            except JobCancelled:
+                asked["sync"] += 1
+                if asked["sync"] == 3:
+                    raise
+
+    async with running_worker(valkey_url, keyspace, registry, tmp_path):
+        ids = [await jobs.submit(reluctant), await jobs.submit(reluctant_sync)]
+        for job_id in ids:
+            await jobs.until_kind(job_id, "output")
+            await jobs.cancel(job_id)
+        for job_id in ids:
+            assert (await jobs.until(job_id)).state is JobState.CANCELLED
+    assert asked == {"async": 3, "sync": 3}
+
+
+async def test_timed_out_function_that_goes_on_is_left_behind(
+    jobs: Jobs, valkey_url: str, keyspace: Keyspace, registry: Registry, tmp_path: Path
+) -> None:
+    """After a moment for its clean-up the attempt ends without it, and takes nothing from it any more."""
+    late: list[str] = []
+    tried = asyncio.Event()
+
+    @job("overdue", timeout_s=0.1, max_attempts=1, registry=registry)
+    async def overdue(ctx: JobContext) -> str:
+        try:
+            await asyncio.sleep(3600)
+        except JobTimedOut:
+            await ctx.log("info", "cleaning up")
+        await ended.wait()
+        try:
+            await ctx.output("too late")
+        except JobTimedOut as error:
+            late.append(str(error))
+        tried.set()
+        return "too late"
+
+    ended = asyncio.Event()
+    async with running_worker(valkey_url, keyspace, registry, tmp_path):
+        job_id = await jobs.submit(overdue)
+        record = await jobs.until(job_id, timeout_s=5)
+        assert record.state is JobState.FAILED
+        assert record.error is not None
+        assert b'"code":"timeout"' in record.error
+        ended.set()
+        async with asyncio.timeout(scaled(5)):
+            await tried.wait()
+    assert late == ["the job ran longer than its timeout"]
+    assert await jobs.kinds(job_id) == ["queued", "started", "log", "failed"]
 
 
 async def test_cancellation_reaches_into_task_groups_and_timeouts(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 from dramatiq.asyncio import async_to_sync
 from dramatiq.errors import ActorNotFound
-from dramatiq.middleware import Middleware, SkipMessage, TimeLimitExceeded
+from dramatiq.middleware import Middleware, Shutdown, SkipMessage, TimeLimitExceeded
 from pydantic import TypeAdapter
 
 from tidings.protocol.errors import InvalidInput
@@ -155,6 +155,8 @@ class Policy(Middleware):
             return judge_error(attempt, error)
         if isinstance(error, TimeLimitExceeded):
             return judge_timeout(attempt)
+        if isinstance(error, Shutdown):
+            return Verdict(Verb.RELEASE, b"null")
         actor = broker.get_actor(message.actor_name)
         kind = type(error).__name__
         described = describe("exception", kind, text_of(error))

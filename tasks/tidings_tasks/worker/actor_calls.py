@@ -10,7 +10,7 @@ from typing import Any
 from dramatiq import Actor
 from dramatiq.middleware import SkipMessage
 
-from ..attempt import Attempt
+from ..attempt import Attempt, StopReason
 from ..queue.broker import TidingsBroker
 from ..queue.messages import AttemptMessage, message_of
 from ..queue.middleware import native_coroutine
@@ -70,10 +70,7 @@ class AsyncActorCall:
         message, broker = self._message, self._broker
         try:
             broker.emit_before("process_message", message)
-            self._driver = Driver(self._fn(*message.args, **message.kwargs), message.attempt.error)
-            if self._is_asked:
-                self._driver.interrupt()
-            result = await self._driver
+            result = None if message.failed else await self._drive()
         except SkipMessage:
             broker.emit_after("skip_message", message)
         except (KeyboardInterrupt, GeneratorExit):
@@ -83,6 +80,14 @@ class AsyncActorCall:
         else:
             await asyncio.to_thread(broker.emit_after, "process_message", message, result=result)
         return _verdict(message)
+
+    async def _drive(self) -> Any:
+        self._driver = Driver(
+            self._fn(*self._message.args, **self._message.kwargs), self._message.attempt.error
+        )
+        if self._is_asked:
+            self._driver.interrupt()
+        return await self._driver
 
     def interrupt(self) -> None:
         """Raise the attempt's reason to stop where the actor waits."""
@@ -97,8 +102,13 @@ class AsyncActorCall:
 
 
 def _fail(broker: TidingsBroker, message: AttemptMessage, error: BaseException) -> None:
-    message.stuff_exception(error)
     log_error(message.attempt, error)
+    if message.attempt.stop in (StopReason.HANDED_BACK, StopReason.LOST):
+        # The actor has not failed, it will run again: Callbacks are not to hear of it.
+        message.verdict = judge_error(message.attempt, error)
+        broker.emit_after("skip_message", message)
+        return
+    message.stuff_exception(error)
     broker.emit_after("process_message", message, exception=error)
     if message.verdict is None:
         message.verdict = judge_error(message.attempt, error)
