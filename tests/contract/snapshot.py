@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
 __all__ = ["Snapshot", "describe_difference", "take_snapshot"]
 
 Content = bytes | dict[bytes, bytes] | list[bytes] | dict[bytes, float]
@@ -42,12 +40,11 @@ class Kept:
     expires: bool
 
 
-def take_snapshot(raw: redis.Redis, prefix: str) -> Snapshot:
-    """Read all keys that begin with ``prefix``, without it, in one atomic step."""
+def take_snapshot(raw: Any, prefix: str) -> Snapshot:
+    """Read all keys that begin with ``prefix``, without it, in one atomic step; ``raw`` is a Redis client."""
     pattern = "".join(f"\\{c}" if c in "*?[]\\" else c for c in prefix) + "*"
-    reply: Any = raw.eval(_DUMP, 0, pattern)
     found: dict[str, Kept] = {}
-    for key, kind, content, ttl in reply:
+    for key, kind, content, ttl in raw.eval(_DUMP, 0, pattern):
         name, type_name = key.decode().removeprefix(prefix), kind.decode()
         if type_name == "hash":
             content = dict(zip(content[::2], content[1::2], strict=True))

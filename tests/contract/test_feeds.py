@@ -147,7 +147,7 @@ def listen(bench: Bench, feed: str) -> Any:
 
 def hear(listener: Any, count: int) -> list[tuple[str, str]]:
     """Return the positions and kinds of so many messages."""
-    heard = []
+    heard: list[tuple[str, str]] = []
     while len(heard) < count:
         message = listener.get_sharded_message(timeout=5)
         assert message is not None

@@ -96,7 +96,7 @@ def test_an_owner_without_jobs_leaves_only_what_expires(bench: Bench) -> None:
     claim = bench.start(Tenant("once"))
     bench.complete(claim)
     bench.run(commands.delete(claim.id))
-    assert 0 < int(bench.raw.pttl(bench.key(f"t:{claim.id}"))) <= 600_000  # type: ignore[arg-type]  # not a coroutine
+    assert 0 < int(bench.raw.pttl(bench.key(f"t:{claim.id}"))) <= 600_000
     left = {key for key in bench.snapshot() if "once" in key}
     assert left == {":f:o:/once", ":fl:o:/once"}
     assert all(bench.snapshot()[key].expires for key in left)

@@ -71,7 +71,7 @@ def test_every_event_is_published_as_it_happened(bench: Bench) -> None:
     bench.checks = False
     bench.step([bench.make_write(claim, Verb.PROGRESS, {"percent": n}) for n in (1, 2, 3)])
     bench.complete(claim)
-    heard = []
+    heard: list[dict[str, Any]] = []
     while len(heard) < 4:
         message: Any = listener.get_sharded_message(timeout=5)
         assert message is not None

@@ -11,7 +11,7 @@ import pytest
 
 from tidings.protocol import EDGES, TERMINAL_STATES, EventKind, JobState
 from tidings_tasks.embedded import EmbeddedValkey
-from tidings_tasks.store import Keyspace, Tenant, Verb, commands
+from tidings_tasks.store import Command, Keyspace, Tenant, Verb, commands
 from tidings_tasks.store.scripts import load_script
 
 from .bench import ALICE, Bench
@@ -74,7 +74,7 @@ def test_a_script_is_known_by_its_whole_text(name: str) -> None:
 def test_every_script_has_a_command() -> None:
     """No script lies about that nothing calls."""
     bench_id = "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"
-    made = [
+    made: list[Command[Any]] = [
         commands.enqueue(0, []),
         commands.step(0, worker="w", call=1, lease_ms=1),
         commands.renew(0, [], lease_ms=1),

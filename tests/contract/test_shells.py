@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import redis
@@ -31,7 +32,9 @@ from tidings_tasks.store import (
 from .bench import ALICE, LEASE_MS, Bench
 from .proxy import Fault, LossyProxy
 
-TIMEOUT_S = 0.5
+T = TypeVar("T")
+
+TIMEOUT_S = 0.4
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ class Shells:
         self.asynchronous = Store(url, keyspace, timeout_s=TIMEOUT_S)
         self.synchronous = SyncStore(url, keyspace, timeout_s=TIMEOUT_S)
 
-    async def run(self, kind: str, command: Command[object]) -> object:
+    async def run(self, kind: str, command: Command[T]) -> T:
         """Run a command on one of them."""
         if kind == "async":
             return await self.asynchronous.run(command)
@@ -81,7 +84,7 @@ async def test_a_call_whose_reply_is_lost_takes_effect_once(
 ) -> None:
     """The client repeats it by itself, and gets the answer that it would have had."""
 
-    async def lose(command: Command[object]) -> object:
+    async def lose(command: Command[T]) -> T:
         before = proxy.calls
         proxy.arm(fault)
         reply = await shells.run(kind, command)
