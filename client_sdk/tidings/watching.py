@@ -89,7 +89,11 @@ class Watch:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop watching and release the connection. Safe to repeat."""
+        """Stop watching and release the connection. Safe to repeat.
+
+        Raises:
+            RuntimeError: another task is waiting for the next item; cancel that one instead.
+        """
         await self._items.aclose()
         self._state = ConnectionState.OFFLINE
 
