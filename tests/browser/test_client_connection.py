@@ -116,6 +116,8 @@ async def test_many_jobs_share_a_few_long_polls(page: Page, double: Double) -> N
     )
     await until_state(page, "polling")
     assert (await page.evaluate("(id) => tidings.get(id)", jobs[0].id))["id"] == jobs[0].id
+    # Each has been asked for once at once; what follows are the long ones.
+    await double.until_asked("poll", len(jobs) + 4)
     for job in jobs:
         await double.tell(job, job.append("completed", {"result": 1, "duration_s": 1.0}))
     await page.wait_for_function("() => ended.length === 8")
@@ -205,6 +207,7 @@ async def test_a_server_that_does_not_acknowledge_is_left(page: Page, double: Do
     await page.clock.resume()
     await _finish(double, job, page)
     assert await seen(page) == [1, 2]
+    assert len(double.tokens_shown) == 2
 
 
 async def test_a_submission_whose_answer_was_lost_is_one_job(page: Page, double: Double) -> None:

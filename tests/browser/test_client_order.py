@@ -61,6 +61,22 @@ async def test_a_gap_is_asked_for_again_from_where_the_watch_stands(page: Page, 
     assert double.subscribes == ["0", "e1:1"]
 
 
+async def test_a_gap_before_a_burst_is_asked_for_once(page: Page, double: Double) -> None:
+    """Events that came in one piece with the first one behind the gap say nothing new about it."""
+    job = double.add_job()
+    await page.goto(f"{double.url}/blank")
+    await page.evaluate(_OVER_SOCKET_POLLING)
+    await start_watch(page, double, job.id, after="e1:1", navigate=False)
+    await double.until_asked("get")  # as it is once the acknowledgement turned out to be empty
+    job.append("output", {"chunk": "dropped on the way"})
+    burst = [job.append("output", {"chunk": str(number)}) for number in range(8)]
+    # The repeat answers the waiting poll, so that the others share the next one.
+    await double.tell(job, job.log[0], *burst)
+    await until_seen(page, 9)
+    await _finish(double, job, page)
+    assert await seen(page) == list(range(2, 12))
+
+
 async def test_folded_progress_is_no_gap(page: Page, double: Double) -> None:
     """`prev` declares what was left out; nothing is asked for."""
     job = double.add_job()
@@ -245,3 +261,9 @@ async def test_a_slow_reader_gets_every_event_of_a_long_log(page: Page, double: 
     )
     assert numbers == list(range(1, 3_503))
     assert len(double.subscribes) > 2
+
+
+_OVER_SOCKET_POLLING = """async () => {
+  const { Tidings } = await import("/static/tidings.js");
+  window.tidings = new Tidings({ token: "t", transports: ["polling"] });
+}"""
