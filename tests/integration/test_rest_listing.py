@@ -116,8 +116,8 @@ async def test_a_sparse_filter_stops_at_a_bound_and_goes_on_by_cursor(
     rest: Rest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One request reads so many jobs and no more; what is rare is found over several pages."""
-    monkeypatch.setattr(listing, "_READ_AT_ONCE", 3)
-    monkeypatch.setattr(listing, "_MAX_READS", 2)
+    monkeypatch.setattr(listing, "READ_AT_ONCE", 3)
+    monkeypatch.setattr(listing, "MAX_READS", 2)
     rare = await rest.submit(tags=["rare"])
     await submit_many(rest, 20)
     _, first = await rest.call("GET", "/api/jobs?tag=rare")
@@ -129,7 +129,7 @@ async def test_a_sparse_filter_stops_at_a_bound_and_goes_on_by_cursor(
 
 async def test_a_page_of_large_jobs_is_bounded_in_bytes(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer jobs than asked for, and the rest by the cursor; a job over the bound comes alone."""
-    monkeypatch.setattr(listing, "_MAX_PAGE_BYTES", 50_000)
+    monkeypatch.setattr(listing, "MAX_PAGE_BYTES", 50_000)
     made = await submit_many(rest, 3, metadata={"x": "y" * 20_000})
     large = await rest.submit(metadata={"x": "y" * 100_000})
     _, first = await rest.call("GET", "/api/jobs")

@@ -20,9 +20,9 @@ from .positions import After, Wait, resume_point
 from .route import Answer, HeaderField, Route, identity_of, query_of
 from .sse import EVENT_STREAM, HEARTBEAT_S, EventStream, Message, stream_to_end, wants_event_stream
 
-__all__ = ["ROUTES"]
+__all__ = ["MAX_EVENTS", "ROUTES"]
 
-_MAX_EVENTS = 1000
+MAX_EVENTS = 1000
 _STREAM_PAGE_EVENTS = 200
 
 
@@ -33,7 +33,7 @@ class EventsQuery(BaseModel):
 
     after: After = None
     wait: Wait = 0
-    limit: int = Field(default=_MAX_EVENTS, ge=1, le=_MAX_EVENTS, description="At most so many events.")
+    limit: int = Field(default=MAX_EVENTS, ge=1, le=MAX_EVENTS, description="At most so many events.")
 
 
 async def read_events(request: web.Request) -> web.StreamResponse:

@@ -20,12 +20,12 @@ from .examples import JOB_PAGE
 from .faults import invalid
 from .route import Answer, Route, identity_of, query_of
 
-__all__ = ["ROUTES"]
+__all__ = ["MAX_PAGE_BYTES", "MAX_READS", "READ_AT_ONCE", "ROUTES"]
 
-_READ_AT_ONCE = 50
-_MAX_READS = 40
+READ_AT_ONCE = 50
+MAX_READS = 40
 # A job may have a megabyte of input; a page of them must not have 200.
-_MAX_PAGE_BYTES = 4_194_304
+MAX_PAGE_BYTES = 4_194_304
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
@@ -82,9 +82,9 @@ async def _scan(
     found: list[orjson.Fragment] = []
     size_bytes = 0
     shard = store.keyspace.shard_of_tenant(tenant)
-    for _ in range(_MAX_READS):
+    for _ in range(MAX_READS):
         # One more than is wanted tells whether a next page exists.
-        wanted = _READ_AT_ONCE if query.is_filtering else min(_READ_AT_ONCE, query.limit + 1 - len(found))
+        wanted = READ_AT_ONCE if query.is_filtering else min(READ_AT_ONCE, query.limit + 1 - len(found))
         batch = await store.run(commands.list_jobs(shard, tenant, after_id=after_id, limit=wanted))
         if not batch:
             return found, None
@@ -94,7 +94,7 @@ async def _scan(
             if query.admits(record):
                 text = orjson.dumps(record.view())
                 size_bytes += len(text)
-                if len(found) == query.limit or (found and size_bytes > _MAX_PAGE_BYTES):
+                if len(found) == query.limit or (found and size_bytes > MAX_PAGE_BYTES):
                     return found, after_id
                 found.append(orjson.Fragment(text))
             after_id = record.id

@@ -13,13 +13,21 @@ from tidings.protocol.errors import TidingsError
 
 from ..streams import End, Ended
 
-__all__ = ["EVENT_STREAM", "HEARTBEAT_S", "EventStream", "Message", "stream_to_end", "wants_event_stream"]
+__all__ = [
+    "EVENT_STREAM",
+    "HEARTBEAT_S",
+    "RECONNECT_MS",
+    "EventStream",
+    "Message",
+    "stream_to_end",
+    "wants_event_stream",
+]
 
 _log = logging.getLogger(__name__)
 
 EVENT_STREAM: Final = "text/event-stream"
 HEARTBEAT_S: Final = 15.0
-_RECONNECT_MS: Final = 2000
+RECONNECT_MS: Final = 2000
 _WRITE_TIMEOUT_S: Final = 30.0
 
 
@@ -69,7 +77,7 @@ class EventStream:
         """Send the head and tell the client how soon to reconnect."""
         self.response.enable_chunked_encoding()
         await self.response.prepare(request)
-        await self._write(b"retry: %d\n\n" % _RECONNECT_MS)
+        await self._write(b"retry: %d\n\n" % RECONNECT_MS)
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Send messages in one write."""
