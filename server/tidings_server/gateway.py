@@ -192,7 +192,7 @@ class Gateway:
         record = await self._store.run(commands.read_job(job_id))
         if record is None or not connection.identity.may_read(record):
             raise JobNotFound
-        self._make_room(connection, job_id)
+        self._check_room(connection, job_id)
         topic = self._relay.watch_job(job_id)
         watch = JobWatch(connection, topic, self._relay.release, job_id=job_id, tenant=record.tenant)
         try:
@@ -210,7 +210,7 @@ class Gateway:
             ack["reset"] = True
         if page.job is not None:
             ack["job"] = page.job.view()
-        connection.watches[job_id] = watch
+        self._keep(connection, job_id, watch)
         self._settle(connection, watch, page)
         return ack
 
@@ -231,7 +231,7 @@ class Gateway:
         self, connection: Connection, feed: Any, after: Position | None
     ) -> dict[str, Any]:
         shard, name = self._feed(connection, feed)
-        self._make_room(connection, f"feed:{feed}")
+        self._check_room(connection, f"feed:{feed}")
         topic = self._relay.watch_feed(shard, name)
         watch = FeedWatch(connection, topic, self._relay.release, feed=feed)
         try:
@@ -253,7 +253,7 @@ class Gateway:
         }
         if page.reset:
             ack["reset"] = True
-        connection.watches[f"feed:{feed}"] = watch
+        self._keep(connection, f"feed:{feed}", watch)
         self._settle(connection, watch, page)
         return ack
 
@@ -289,15 +289,19 @@ class Gateway:
             _log.warning("closing a connection whose catch-up failed: %s", error)
             connection.close("server_draining")
 
-    def _make_room(self, connection: Connection, key: str) -> None:
-        """A second subscription to the same log replaces the first; the number of logs is bounded."""
-        former = connection.watches.pop(key, None)
-        if former is not None:
-            former.end()
-        if len(connection.watches) >= self._settings.max_subscriptions:
+    def _check_room(self, connection: Connection, key: str) -> None:
+        if key not in connection.watches and len(connection.watches) >= self._settings.max_subscriptions:
             raise RateLimited(
                 f"one connection watches at most {self._settings.max_subscriptions} jobs; unsubscribe some"
             )
+
+    @staticmethod
+    def _keep(connection: Connection, key: str, watch: JobWatch | FeedWatch) -> None:
+        """A second subscription to the same log replaces the first, once it has succeeded."""
+        former = connection.watches.get(key)
+        connection.watches[key] = watch
+        if former is not None:
+            former.end()
 
     def _feed(self, connection: Connection, feed: Any) -> tuple[int, str]:
         identity = connection.identity

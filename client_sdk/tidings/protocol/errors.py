@@ -268,8 +268,8 @@ def error_from_problem(
 ) -> TidingsError:
     """Turn a problem document or a Socket.IO refusal into the error it stands for.
 
-    An unknown code, as a newer server may send, falls back to the error of its HTTP status. The document is
-    not trusted: missing or ill-typed members are replaced.
+    An unknown code, as a newer server may send, falls back to the error of its HTTP status. Members may be missing,
+    but not ill-typed: what comes from outside goes through ``tidings.problems.read_problem``.
     """
     code = problem.get("code")
     kind = _wire_errors(TidingsError).get(code) if isinstance(code, str) else None

@@ -59,6 +59,14 @@ class Page:
             return Position(self.entries[-1].epoch, self.entries[-1].seq)
         return Position(self.epoch, self.head)
 
+    @property
+    def base(self) -> str:
+        """The position on which the first entry follows; of the head when there is none."""
+        if not self.entries:
+            return str(self.end)
+        first = self.entries[0]
+        return f"{first.epoch}:{first.seq - 1 if first.prev is None else first.prev}"
+
 
 class Watcher(Protocol):
     """Who is told. Neither call may block or raise; a watcher that cannot keep up says so to its topic by leaving."""

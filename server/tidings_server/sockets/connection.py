@@ -85,8 +85,11 @@ class Connection:
             timer.cancel()
         loop = asyncio.get_running_loop()
         left = max(0.0, self.identity.expires_at - now)
+        warning_s = min(
+            _EXPIRY_WARNING_S, left / 2
+        )  # a short-lived token is not warned of at once, again and again
         self._timers = [
-            loop.call_later(max(0.0, left - _EXPIRY_WARNING_S), self._warn, min(left, _EXPIRY_WARNING_S)),
+            loop.call_later(left - warning_s, self._warn, warning_s),
             loop.call_later(left, expire),
         ]
 
@@ -164,7 +167,7 @@ class JobWatch(_Watch):
     def reset(self, page: Page) -> None:
         """Tell the client to begin anew from the snapshot."""
         job = None if page.job is None else page.job.view()
-        position = str(page.end) if page.job is not None else "0"
+        position = "0" if page.job is None else page.base
         self._connection.send(
             event_packet("job:reset", {"job_id": self.job_id, "job": job, "position": position})
         )
