@@ -1,4 +1,4 @@
-"""A connection that tells when its client goes away, and whose own errors are problem documents too."""
+"""A connection that tells when its client goes away, waits for none for ever, and answers rubbish with a problem."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ __all__ = ["Connection", "Runner"]
 _log = logging.getLogger(__name__)
 
 _FIRST_REQUEST_S = 30.0
+_STUCK_S = 60.0
 
 
 class Connection(web.RequestHandler):
     """aiohttp's protocol, with a hook for the loss of the connection and problem documents for unreadable requests."""
 
-    __slots__ = ("_on_lost", "_silence")
+    __slots__ = ("_on_lost", "_silence", "_stuck")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._on_lost: set[Callable[[], None]] = set()
         self._silence: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give the client a while to say what it wants; aiohttp would wait for ever for the first request's head."""
@@ -57,9 +59,26 @@ class Connection(web.RequestHandler):
         """Tell the watchers, whatever aiohttp does with the loss."""
         super().connection_lost(exc)
         self.begin_request()
+        self._forget_stuck()
         watchers, self._on_lost = self._on_lost, set()
         for told in watchers:
             told()
+
+    def pause_writing(self) -> None:
+        """Give a client that takes nothing a while; aiohttp would wait for it, and keep what it was to get, for ever."""
+        super().pause_writing()
+        if self._stuck is None and self.transport is not None:
+            self._stuck = asyncio.get_running_loop().call_later(_STUCK_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Note that the client takes something again."""
+        super().resume_writing()
+        self._forget_stuck()
+
+    def _forget_stuck(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def handle_error(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -246,6 +247,24 @@ async def test_accept_chooses_between_a_page_and_a_stream(rest: Rest, accept: st
     made = await run_job(rest)
     answer, _ = await rest.call("GET", f"/api/jobs/{made['id']}/events", headers={"Accept": accept})
     assert (answer.content_type == "text/event-stream") is is_stream
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream, its subscription and what waits for it are given up; it may resume by its position."""
+    monkeypatch.setattr("tidings_server.connection._STUCK_S", 0.3)
+    made = await rest.submit()
+    claim = await rest.claim()
+    for batch in range(6):
+        writes = [(Verb.LOG, {"level": "info", "message": "x" * 60_000, "fields": {}}) for _ in range(10)]
+        await rest.write(claim, *writes, first=batch * 10 + 1)
+    host, port = rest.url.removeprefix("http://").split(":")
+    with socket.socket() as mute:
+        mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        mute.connect((host, int(port)))
+        head = f"GET /api/jobs/{made['id']}/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+        mute.sendall((head + f"Authorization: {bearer()['Authorization']}\r\n\r\n").encode())
+        await eventually(lambda: len(rest.app[STREAMS]) == 1)
+        await eventually(lambda: len(rest.app[STREAMS]) == 0 and rest.app[RELAY].watched == 0)
 
 
 async def test_a_slow_reader_holds_nobody_up_and_misses_nothing(rest: Rest) -> None:

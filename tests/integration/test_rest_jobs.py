@@ -356,6 +356,29 @@ async def test_job_types_are_listed_with_their_schema(rest: Rest) -> None:
     assert info.description
 
 
+async def test_jobs_live_in_the_shard_of_their_tenant(
+    valkey_url: str, key_prefix: str, tmp_path: Path
+) -> None:
+    """With several shards every call finds them, and upkeep reaches all."""
+    async with serve(make_settings(tmp_path, key_prefix, shards=3), valkey_url) as rest:
+        shards = set()
+        for owner in ("alice", "bob", "carol", "dora", "emil", "fritz"):
+            token = make_token(owner)
+            made = await rest.submit(token=token, delay_s=0.05)
+            shards.add(made["id"].rpartition("s")[2])
+            path = f"/api/jobs/{made['id']}"
+            _, status = await rest.call("GET", f"{path}/status?wait=20", token=token)
+            assert status["status"] == "queued"
+            _, feed = await rest.call("GET", "/api/events", token=token)
+            assert [job["id"] for job in feed["jobs"]] == [made["id"]]
+            assert (await rest.call("POST", f"{path}/cancel", token=token))[0].status == 202
+            _, page = await rest.call("GET", "/api/jobs", token=token)
+            assert [job["status"] for job in page["jobs"]] == ["cancelled"]
+            assert (await rest.call("POST", f"{path}/retry", token=token))[0].status == 202
+            assert await count(rest, token) == 2
+        assert len(shards) > 1
+
+
 async def test_an_id_of_no_job_is_not_found(rest: Rest) -> None:
     """A well-formed id that names nothing, here or in a shard that does not exist."""
     for job_id in (new_job_id(0), new_job_id(7), new_job_id(99999)):

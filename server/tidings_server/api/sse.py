@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 from typing import Final, NamedTuple
@@ -28,7 +27,6 @@ _log = logging.getLogger(__name__)
 EVENT_STREAM: Final = "text/event-stream"
 HEARTBEAT_S: Final = 15.0
 RECONNECT_MS: Final = 2000
-_WRITE_TIMEOUT_S: Final = 30.0
 
 
 def wants_event_stream(request: web.Request) -> bool:
@@ -60,7 +58,7 @@ class Message(NamedTuple):
 
 
 class EventStream:
-    """The response of one stream. A client that takes nothing for 30 s is cut off; it resumes by its position."""
+    """The response of one stream. A client that takes nothing is cut off by its ``Connection``, and resumes by position."""
 
     def __init__(self) -> None:
         self.response = web.StreamResponse(
@@ -77,27 +75,19 @@ class EventStream:
         """Send the head and tell the client how soon to reconnect."""
         self.response.enable_chunked_encoding()
         await self.response.prepare(request)
-        await self._write(b"retry: %d\n\n" % RECONNECT_MS)
+        await self.response.write(b"retry: %d\n\n" % RECONNECT_MS)
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Send messages in one write."""
-        await self._write(b"".join(message.encode() for message in messages))
+        await self.response.write(b"".join(message.encode() for message in messages))
 
     async def beat(self) -> None:
         """Send a comment, so that proxies and the client see that the stream lives."""
-        await self._write(b": beat\n\n")
+        await self.response.write(b": beat\n\n")
 
     async def finish(self) -> None:
         """End the response properly, so that the client knows it has all of it."""
-        async with asyncio.timeout(_WRITE_TIMEOUT_S):
-            await self.response.write_eof()
-
-    async def _write(self, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(_WRITE_TIMEOUT_S):
-                await self.response.write(data)
-        except TimeoutError as error:
-            raise ConnectionResetError("the client took nothing for too long") from error
+        await self.response.write_eof()
 
 
 async def stream_to_end(out: EventStream, written: Awaitable[None]) -> None:
