@@ -12,7 +12,7 @@ import { refName, resolve, typeWords } from "../app/schema.js";
  * @param {{text: string}} props
  */
 export function Prose({ text }) {
-  return text.split(/\n{2,}/).filter(Boolean).map((paragraph) => html`
+  return text.replaceAll("``", "`").split(/\n{2,}/).filter(Boolean).map((paragraph) => html`
     <p>${paragraph.split(/`([^`]+)`/).map((part, i) => (i % 2 ? html`<code>${part}</code>` : part))}</p>`);
 }
 

@@ -46,7 +46,7 @@ export function AnyForm({ tidings, onSubmitted }) {
   return html`
     <form ref=${form} onSubmit=${onSubmit} novalidate aria-label="New job of any type">
       <${FormFaults} faults=${faults} />
-      <${Field} path="type" label="Job type" hint=${type?.description ?? ""} faults=${faults} control=${(/** @type {object} */ attributes) => html`
+      <${Field} path="type" label="Job type" hint=${(type?.description ?? "").replaceAll("`", "")} faults=${faults} control=${(/** @type {object} */ attributes) => html`
         <select value=${name} ...${attributes}
           onChange=${(/** @type {any} */ event) => choose(types.find((known) => known.type === event.target.value))}>
           ${types.map((known) => html`<option value=${known.type}>${known.type}</option>`)}

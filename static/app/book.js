@@ -46,13 +46,14 @@ export class JobBook extends EventTarget {
     this.tidings = tidings;
   }
 
-  /** Pick up what this browser remembers, then ask the server. */
+  /** Pick up the open jobs that this browser remembers, then ask the server for its list. */
   async start() {
     this.tidings.addEventListener("state", this.#onState);
     this.#refreshing = setInterval(this.#onInterval, REFRESH_MS);
     for (const job of await this.tidings.remembered().catch(() => [])) {
-      this.#put({ ...job, attempt: 0, created_at: job.created_at ?? undefined });
+      if (!isTerminal(job.status)) this.#put({ ...job, attempt: 0, created_at: job.created_at ?? undefined });
     }
+    this.#tell();
     await this.refresh();
   }
 
