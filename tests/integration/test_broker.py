@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,24 @@ def test_replaced_middleware_is_taken_over_and_said_so(caplog: pytest.LogCapture
         "AgeLimit",
     ]
     broker.close()
+
+
+def test_consumers_of_all_queues_share_one_committer(broker: TidingsBroker) -> None:
+    """The stock worker starts them at the same moment; two committers would share neither leases nor outcomes."""
+    together = threading.Barrier(8)
+
+    def consume(queue: str) -> None:
+        together.wait()
+        broker.consume(queue).close()
+
+    consumers = [threading.Thread(target=consume, args=[f"queue{n}"]) for n in range(8)]
+    for thread in consumers:
+        thread.start()
+    for thread in consumers:
+        thread.join()
+    assert [thread.name for thread in threading.enumerate()].count("tidings-committer") == 1
+    broker.close()
+    assert "tidings-committer" not in [thread.name for thread in threading.enumerate()]
 
 
 async def test_job_type_sent_as_an_actor_is_the_same_job(broker: TidingsBroker, jobs: Jobs) -> None:

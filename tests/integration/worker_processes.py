@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.support.stack import clean_environ
 from tests.support.timing import scaled
 from tidings_tasks.store import Keyspace
@@ -21,7 +23,7 @@ def worker_environ(url: str, keyspace: Keyspace, data_dir: Path, **settings: Any
     named = {f"TIDINGS_{name.upper()}": str(value) for name, value in settings.items()}
     return clean_environ(
         REDIS_URL=url, TIDINGS_KEY_PREFIX=keyspace.prefix, TIDINGS_SHARDS=str(keyspace.shards),
-        TIDINGS_DATA_DIR=str(data_dir), TIDINGS_ENV="test", **named,
+        TIDINGS_DATA_DIR=str(data_dir), TIDINGS_ENV="test", PYTHONFAULTHANDLER="1", **named,
     )  # fmt: skip
 
 
@@ -66,6 +68,9 @@ def end_process(process: subprocess.Popen[bytes]) -> int:
     try:
         return process.wait(scaled(20))
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        # faulthandler answers SIGABRT with the stacks of all threads: what it hangs in is in the test's output.
+        family = psutil.Process(process.pid)
+        for member in [*family.children(recursive=True), family]:
+            member.send_signal(signal.SIGABRT)
+        process.wait(scaled(20))
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -58,6 +59,7 @@ class TidingsBroker(Broker):
         self._registry = REGISTRY
         self._store = None if target is None else open_sync_store(target, keyspace)
         self._committer: Committer | None = None
+        self._lock = threading.Lock()
         usual = [AsyncIO(), ShutdownNotifications(), Callbacks(), Pipelines()]
         super().__init__(middleware=[])
         self.queues: set[str] = set()
@@ -148,10 +150,13 @@ class TidingsBroker(Broker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> TidingsConsumer:
         """Return the messages of a queue, for the stock ``dramatiq`` worker."""
-        if self._committer is None:
-            self._committer = Committer(self.store, self)
-            self._committer.start()
-        return TidingsConsumer(self._committer, queue_name, prefetch=prefetch, timeout_s=timeout / 1000)
+        # Each queue has a thread that consumes it, and they all start at once.
+        with self._lock:
+            if self._committer is None:
+                self._committer = Committer(self.store, self)
+                self._committer.start()
+            committer = self._committer
+        return TidingsConsumer(committer, queue_name, prefetch=prefetch, timeout_s=timeout / 1000)
 
     def flush(self, queue_name: str) -> None:
         """Not supported: jobs are cancelled one by one, so that their watchers learn it."""
@@ -167,7 +172,8 @@ class TidingsBroker(Broker):
 
     def close(self) -> None:
         """Write what workers have acknowledged, and close the connections that are the broker's own."""
-        committer, self._committer = self._committer, None
+        with self._lock:
+            committer, self._committer = self._committer, None
         if committer is not None:
             committer.close(_CLOSE_S)
         if self._store is not None:
