@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+import yarl
 
 from tests.support.rest import Rest, bearer, make_settings, serve
 from tidings.protocol.errors import Problem
@@ -218,15 +219,15 @@ async def test_a_malformed_idempotency_key_is_refused(rest: Rest, key: str) -> N
         ("/api/jobs?limit=201", "limit"),
         ("/api/jobs?limit=ten", "limit"),
         ("/api/jobs?limit=1&limit=2", "limit"),
-        ("/api/jobs?status=done", "status.0"),
-        ("/api/jobs?status=queued,done", "status.1"),
+        ("/api/jobs?status=done", "status"),
+        ("/api/jobs?status=queued,done", "status"),
         ("/api/jobs?stauts=queued", "stauts"),
         ("/api/jobs?cursor=x", "cursor"),
         ("/api/jobs?cursor=%00", "cursor"),
         ("/api/jobs?cursor=" + "A" * 200, "cursor"),
         ("/api/jobs?created_after=yesterday", "created_after"),
         ("/api/jobs?created_after=2026-01-01T00:00:00", "created_after"),
-        ("/api/jobs?type=" + "x" * 129, "type.0"),
+        ("/api/jobs?type=" + "x" * 129, "type"),
         ("/api/jobs/stats?x=1", "x"),
         ("/api/events?feed=theirs", "feed"),
         ("/api/events?after=bad", "after"),
@@ -272,19 +273,13 @@ async def test_a_bad_position_or_wait_is_refused(rest: Rest, query: str, field: 
     ["x", "01JD8Z5T6N8Q4W3E2R1T0Y9V8K", "01jd8z5t6n8q4w3e2r1t0y9v8ks0", "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks", "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks00",
      "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks-1", "%00", "..%2f..%2fetc", "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0%0A", "%F0%9F%92%A9", "x" * 3000],
 )  # fmt: skip
-@pytest.mark.parametrize(
-    ("method", "suffix"), [("GET", ""), ("GET", "/status"), ("POST", "/cancel"), ("DELETE", "")]
-)
-async def test_a_malformed_id_is_not_found_and_said_to_be_malformed(
-    rest: Rest, job_id: str, method: str, suffix: str
-) -> None:
+async def test_a_malformed_id_is_not_found_and_said_to_be_malformed(rest: Rest, job_id: str) -> None:
     """404, since nothing can be there, with what an id looks like."""
-    import yarl
-
-    rest_url = yarl.URL(f"{rest.url}/api/jobs/{job_id}{suffix}", encoded=True)
-    async with rest.session.request(method, rest_url, headers=bearer()) as answer:
-        problem = orjson.loads(await answer.read())
-    check_problem(answer, problem, 404, "job_not_found", "id")
+    for method, suffix in (("GET", ""), ("GET", "/status"), ("POST", "/cancel"), ("DELETE", "")):
+        url = yarl.URL(f"{rest.url}/api/jobs/{job_id}{suffix}", encoded=True)
+        async with rest.session.request(method, url, headers=bearer()) as answer:
+            problem = orjson.loads(await answer.read())
+        check_problem(answer, problem, 404, "job_not_found", "id")
 
 
 @pytest.mark.parametrize("sent", [{"reason": 5}, {"reason": "x" * 501}, {"why": "x"}, []])

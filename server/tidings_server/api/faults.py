@@ -39,10 +39,7 @@ def _entry(details: ErrorDetails, model: type[BaseModel]) -> FieldError:
     path = ".".join(str(part) for part in details["loc"])[:_MAX_FIELD_CHARS]
     code, message = details["type"], details["msg"].removeprefix("Value error, ")
     if code == "extra_forbidden":
-        code, message = (
-            "unknown_field",
-            _unknown(str(details["loc"][-1]), model, nested=len(details["loc"]) > 1),
-        )
+        message = _unknown(str(details["loc"][-1]), model, nested=len(details["loc"]) > 1)
     elif code == "missing":
         message = "This field is required"
     elif code == "string_pattern_mismatch":

@@ -38,4 +38,9 @@ def parse_query(query: MultiMapping[str], model: type[Q]) -> Q:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise invalid_fields(field_errors(error, model)) from error
+        # A parameter is named as it was sent, without the place in its list.
+        entries = [
+            entry.model_copy(update={"field": entry.field.partition(".")[0]})
+            for entry in field_errors(error, model)
+        ]
+        raise invalid_fields(entries) from error

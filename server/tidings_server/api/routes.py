@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -29,8 +30,9 @@ def describe() -> dict[str, Any]:
     return build_openapi(ROUTES)
 
 
+@cache
 def encode() -> bytes:
-    """Return the document as it is served."""
+    """Return the document as it is served; made once in a process."""
     return orjson.dumps(describe())
 
 
