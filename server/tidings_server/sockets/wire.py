@@ -17,8 +17,8 @@ import socketio
 from aiohttp import web
 from engineio.async_drivers.aiohttp import WebSocket as _DriverWebSocket
 from engineio.async_socket import AsyncSocket
-from engineio.exceptions import QueueEmpty
-from engineio.packet import MESSAGE
+from engineio.exceptions import QueueEmpty, SocketIsClosedError
+from engineio.packet import MESSAGE, packet_names
 from engineio.packet import Packet as EnginePacket
 
 from ..relay import Entry
@@ -94,6 +94,10 @@ class _PlainWebSocket(_DriverWebSocket):  # type: ignore[misc]  # the library is
         socket.transport = request.transport
         try:
             await self.handler(self)
+        except ValueError as error:
+            # What is no packet at all makes engineio's reader raise, which would keep the session until a ping times out.
+            _log.info("closing a connection that broke the protocol: %s", type(error).__name__)
+            await socket.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
         finally:
             socket.transport = None
             socket.stop_abort()
@@ -125,6 +129,14 @@ class _EngineSocket(AsyncSocket):  # type: ignore[misc]  # the library is not ty
                 break
             packets.append(packet)
         return packets
+
+    async def receive(self, pkt: Any) -> None:
+        if pkt.packet_type >= len(packet_names):
+            # Stock engineio stumbles over it, logs that as a fault of its own, and reads on.
+            _log.info("closing a connection that broke the protocol: packet type %d", pkt.packet_type)
+            await self.close(wait=False, abort=True)
+            raise SocketIsClosedError
+        await super().receive(pkt)
 
     async def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
         """Close without waiting for the client: a poll that waits ends, a WebSocket nobody reads is cut off.
@@ -206,12 +218,16 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # the library i
         task.add_done_callback(self._closing.discard)
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> Any:
-        self._deadlines[eio_sid] = asyncio.get_running_loop().call_later(
-            CONNECT_DEADLINE_S, self._connect_too_late, eio_sid
-        )
+        self._start_deadline(eio_sid)
         # engineio hard-codes the class it makes; until its first packet is sent, nothing has been bound to it.
         self.eio.sockets[eio_sid].__class__ = _EngineSocket
         return await super()._handle_eio_connect(eio_sid, environ)
+
+    def _start_deadline(self, eio_sid: str) -> None:
+        self._stop_deadline(eio_sid)
+        self._deadlines[eio_sid] = asyncio.get_running_loop().call_later(
+            CONNECT_DEADLINE_S, self._connect_too_late, eio_sid
+        )
 
     def _connect_too_late(self, eio_sid: str) -> None:
         self._deadlines.pop(eio_sid, None)
@@ -230,6 +246,21 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # the library i
         if sid is not None and self.manager.is_connected(sid, namespace or "/"):
             self._stop_deadline(eio_sid)
             self._connected(sid)
+
+    async def _handle_disconnect(
+        self, eio_sid: str, namespace: str | None, reason: str | None = None
+    ) -> None:
+        """The client left, and may CONNECT again on the same transport: within the time a new one has."""
+        await super()._handle_disconnect(eio_sid, namespace, reason)
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is not None and not socket.closing:
+            self._start_deadline(eio_sid)
+
+    async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:
+        if data[0] in self.reserved_events:
+            # The library would run the server's own handlers of these, with the client's arguments.
+            raise ValueError("reserved event names are not accepted")
+        await super()._handle_event(eio_sid, namespace, id, data)
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         try:
@@ -273,12 +304,12 @@ def check_seams() -> None:
     """
     wanted = {
         socketio.AsyncServer: (
-            "_handle_connect", "_handle_eio_connect", "_handle_eio_message", "_handle_eio_disconnect",
-            "_engineio_server_class",
+            "_handle_connect", "_handle_disconnect", "_handle_event", "_handle_eio_connect", "_handle_eio_message",
+            "_handle_eio_disconnect", "_engineio_server_class", "reserved_events",
         ),
         engineio.AsyncServer: ("start_background_task",),
         socketio.AsyncManager: ("eio_sid_from_sid", "sid_from_eio_sid", "is_connected"),
-        AsyncSocket: ("close", "poll", "send"),
+        AsyncSocket: ("close", "poll", "receive", "send"),
     }  # fmt: skip
     missing = [
         f"{kind.__name__}.{name}"
