@@ -533,6 +533,39 @@ async def test_a_connection_that_never_connects_is_closed(
     writer.close()
 
 
+@pytest.mark.parametrize("packet", ['420["disconnect"]', '420["connect",{},{"token":"x"}]', "9", "x"])
+async def test_a_client_that_breaks_the_protocol_is_forgotten(harness: Harness, packet: str) -> None:
+    """Forged connects and disconnects, and packets of no type, end the connection before the client sees it close."""
+    async with ClientSession() as session:
+        url = harness.url + "/socket.io/?EIO=4&transport=websocket"
+        async with asyncio.timeout(scaled(10)), session.ws_connect(url) as socket:
+            await socket.send_str(f'40{{"token":"{token()}"}}')
+            await socket.send_str('421["subscribe",{"feed":"mine"}]')
+            while not (await socket.receive_str()).startswith("431"):
+                pass
+            assert harness.gateway.connections == 1
+            await socket.send_str(packet)
+            while not (await socket.receive()).type.name.startswith("CLOS"):
+                pass
+    assert harness.gateway.connections == 0
+
+
+async def test_a_client_that_left_without_closing_has_the_deadline_again(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DISCONNECT frees the connection's place, so the transport below may not stay open for nothing."""
+    monkeypatch.setattr(wire, "CONNECT_DEADLINE_S", 0.2)
+    async with ClientSession() as session:
+        url = harness.url + "/socket.io/?EIO=4&transport=websocket"
+        async with asyncio.timeout(scaled(10)), session.ws_connect(url) as socket:
+            await socket.send_str(f'40{{"token":"{token()}"}}')
+            while not (await socket.receive_str()).startswith('42["hello"'):
+                pass
+            await socket.send_str("41")
+            while not (await socket.receive()).type.name.startswith("CLOS"):
+                pass
+
+
 async def test_another_sites_page_may_not_connect(harness: Harness) -> None:
     """The Origin header is checked before anything else."""
     async with ClientSession() as session:
