@@ -283,6 +283,7 @@ def test_check_finds_nothing_wrong_with_a_good_set_up(valkey_url: str, tmp_path:
         "TIDINGS_DATA_DIR",
         "TIDINGS_JOBS",
     }
+    assert any(re.fullmatch(r"Valkey \d+\.\d+\.\d+ answers", entry["message"]) for entry in findings)
     assert not list(tmp_path.iterdir())
 
 
