@@ -140,6 +140,22 @@ async def test_a_message_that_is_no_envelope_is_ignored(
         check_sequence(await reading, head=3)
 
 
+async def test_a_forged_event_of_the_future_keeps_nobody_from_joining(
+    relay: Relay, driver: JobDriver, store: Store
+) -> None:
+    """What was heard before the first read is a hint; the log decides where somebody stands."""
+    claim = await driver.start()
+    forged = b'{"job_id":"%s","epoch":"evil","seq":99,"kind":"log","data":{}}' % claim.id.encode()
+    topic = relay.watch_job(claim.id)
+    await topic.wait_confirmed(scaled(5))
+    topic.hear(forged)
+    async with relay.follow(claim.id) as follower:
+        reading = asyncio.create_task(read_to_end(follower))
+        await driver.complete(claim)
+        check_sequence(await reading, head=3)
+    relay.release(topic)
+
+
 async def test_watchers_that_join_in_a_stream_miss_and_repeat_nothing(
     relay: Relay, driver: JobDriver
 ) -> None:

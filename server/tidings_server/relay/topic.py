@@ -108,7 +108,12 @@ class Topic:
             self._filler.add_done_callback(self._filled)
 
     async def settle(self, at: Position) -> None:
-        """Bring the live watchers up to what a joining one has read, or wait until that has been done."""
+        """Bring the live watchers up to what a joining one has read, or wait until that has been done.
+
+        What was noted before anybody was live is forgotten: the read that comes next is younger, and knows better.
+        """
+        if self.head is None:
+            self._noted = 0
         if self._filler is None and self.head is not None and self.head != at:
             self.refill()
         if self._filler is not None:

@@ -130,15 +130,16 @@ class Store(_Shell):
         self._redis = redis.asyncio.Redis.from_pool(pool)
 
     async def _greet(self, connection: Any) -> None:
-        await connection.on_connect()
         try:
+            await connection.on_connect()
             shards = range(self.keyspace.shards)
             for shard in shards:
                 await connection.send_command("EVAL", load_script("attach").source, *self._attach_args(shard))
             for _ in shards:
                 self._check_attached(await connection.read_response())
         except BaseException:
-            # redis-py closes a connection only after errors of its own, and would use this one as if it were attached.
+            # redis-py closes a connection only after errors of its own: it would use this one as if it were attached, or,
+            # when the task was cancelled meanwhile, leave it open for ever.
             await connection.disconnect(nowait=True)
             raise
 
@@ -227,8 +228,8 @@ class SyncStore(_Shell):
         self._redis = redis.Redis(connection_pool=pool)
 
     def _greet(self, connection: Any) -> None:
-        connection.on_connect()
         try:
+            connection.on_connect()
             shards = range(self.keyspace.shards)
             for shard in shards:
                 connection.send_command("EVAL", load_script("attach").source, *self._attach_args(shard))
