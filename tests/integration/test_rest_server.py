@@ -328,6 +328,52 @@ async def ask_raw(url: str, request: bytes) -> bytes:
         await writer.wait_closed()
 
 
+@pytest.mark.parametrize(
+    ("line", "header", "status"),
+    [
+        ("GET /api/jobs?%ED%A0%80=1", b"", 422),
+        ("GET /api/jobs?status=%FF%FE", b"", 422),
+        ("GET /api/jobs?cursor=%ED%A0%80", b"", 422),
+        ("GET /api/jobs/%ED%A0%80", b"", 404),
+        ("GET /api/files/%FF", b"", 404),
+        ("GET /static/%FF.js", b"", 404),
+        ("GET /%FF", b"", 404),
+        ("GET /api/jobs", b"X-Request-ID: \xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8\r\n", 200),
+        ("GET /api/jobs", b"Origin: https://\xff\r\n", 200),
+        ("POST /api/jobs", b"Content-Type: \xff\r\nContent-Length: 0\r\n", 415),
+        ("POST /api/jobs", b"Content-Type: application/json; charset=\xff\r\nContent-Length: 0\r\n", 415),
+        ("POST /api/jobs", b"Idempotency-Key: \xff\r\nContent-Type: application/json\r\nContent-Length: 2\r\n", 422),
+        ("GET /api/jobs/01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0/events", b"Accept: text/event-stream\r\nLast-Event-ID: \xff\r\n", 422),
+        ("GET /api/jobs/01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0/status", b"If-None-Match: \xff\r\n", 404),
+    ],
+)  # fmt: skip
+async def test_bytes_that_are_no_text_break_nothing(
+    rest: Rest, line: str, header: bytes, status: int
+) -> None:
+    """Whatever stands in a path, a query or a header, the answer is a proper one."""
+    head = (
+        f"{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {bearer()['Authorization']}\r\n"
+    )
+    raw = await ask_raw(
+        rest.url, head.encode() + header + b"\r\n" + (b"{}" if b"Length: 2" in header else b"")
+    )
+    answer, _, text = raw.partition(b"\r\n\r\n")
+    assert answer.startswith(f"HTTP/1.1 {status}".encode()), raw
+    orjson.loads(text)
+
+
+async def test_no_token_of_any_bytes_is_a_mistake_of_the_server(rest: Rest) -> None:
+    """401 for each."""
+    for token in (b"\xff", b"\xff.\xfe.\xfd", b"a.b.c\xff", b".." * 100):
+        raw = await ask_raw(
+            rest.url,
+            b"GET /api/jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer "
+            + token
+            + b"\r\n\r\n",
+        )
+        assert raw.startswith(b"HTTP/1.1 401"), raw
+
+
 async def test_an_unreadable_request_is_not_quoted_in_the_log(
     rest: Rest, caplog: pytest.LogCaptureFixture
 ) -> None:
