@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from tidings.protocol.errors import StoreUnavailable
 from tidings_tasks.files import FileStore
 from tidings_tasks.registry import Registry
 from tidings_tasks.settings import Settings
@@ -153,13 +154,14 @@ async def run_server(
 
     Raises:
         OSError: the address cannot be bound.
+        StoreMismatch: the store belongs to an installation with another format or number of shards.
     """
     app = build_app(settings, store_url=store_url, mode=mode, registry=registry)
     runner = Runner(
         app, shutdown_timeout=settings.shutdown_grace_s, connection_options=dict(CONNECTION_OPTIONS)
     )
-    await runner.setup()
     try:
+        await runner.setup()
         site = web.TCPSite(runner, settings.host, settings.port, reuse_address=True)
         await site.start()
         host, port = runner.addresses[0][:2]
@@ -198,8 +200,14 @@ def _keep_files(files: FileStore | None) -> Callable[[web.Application], AsyncIte
 
 
 async def _keep_store(app: web.Application) -> AsyncIterator[None]:
-    yield
-    await app[STORE].aclose()
+    try:
+        try:
+            await app[STORE].ping()
+        except StoreUnavailable as error:
+            _log.warning("starting without the store: %s", error)
+        yield
+    finally:
+        await app[STORE].aclose()
 
 
 async def _keep_relay(app: web.Application) -> AsyncIterator[None]:

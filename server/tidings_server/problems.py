@@ -75,7 +75,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except TidingsError as error:
-        if error.status >= 500:
+        if error.status == 500:
+            return _answer_mistake(request, request_id)
+        if error.status > 500:
             _log.warning("%s %s: %s", request.method, request.path, error)
         return problem_response(error, request_id)
     except web.HTTPException as answer:
@@ -87,10 +89,13 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except ConnectionError:
         raise  # the client went away; there is nobody to answer
     except Exception:
-        _log.exception("%s %s failed", request.method, request.path)
-        return problem_response(
-            InternalError("the server made a mistake; quote the request id when you report it"), request_id
-        )
+        return _answer_mistake(request, request_id)
+
+
+def _answer_mistake(request: web.Request, request_id: str) -> web.Response:
+    _log.exception("%s %s failed", request.method, request.path)
+    detail = "the server made a mistake; quote the request id when you report it"
+    return problem_response(InternalError(detail), request_id)
 
 
 def _from_http_error(answer: web.HTTPException, request_id: str) -> web.Response:

@@ -23,6 +23,7 @@ from tidings_server.app import run_server
 from tidings_server.context import GATEWAY, RELAY, STREAMS
 from tidings_server.pages import PAGE_POLICY
 from tidings_tasks.embedded import EmbeddedValkey
+from tidings_tasks.store import StoreMismatch
 
 
 @pytest.fixture
@@ -515,6 +516,27 @@ async def test_a_draining_server_is_not_ready_and_takes_no_streams(rest: Rest) -
     assert (await rest.call("GET", f"/api/jobs/{made['id']}/status"))[0].status == 200
     assert len(rest.app[STREAMS]) == 0
     assert rest.app[GATEWAY].connections == 0
+
+
+async def test_a_store_of_another_installation_is_refused_at_the_start(
+    valkey_url: str, key_prefix: str, tmp_path: Path
+) -> None:
+    """The number of shards is fixed; nothing is served with another one."""
+    async with serve(make_settings(tmp_path, key_prefix, shards=2), valkey_url) as rest:
+        await rest.submit()
+    settings = make_settings(tmp_path, key_prefix, shards=3, port=0)
+    with pytest.raises(StoreMismatch):
+        await run_server(settings, store_url=valkey_url, registry=REGISTRY, stop=asyncio.Event())
+
+
+async def test_a_server_starts_without_its_store(key_prefix: str, tmp_path: Path) -> None:
+    """It is alive and not ready, and waits for the store to come."""
+    async with serve(
+        make_settings(tmp_path, key_prefix, store_timeout_s=1), f"unix://{tmp_path}/none"
+    ) as rest:
+        assert (await rest.call("GET", "/health/live", token=None))[0].status == 200
+        answer, body = await rest.call("GET", "/health", token=None)
+        assert (answer.status, body["reasons"]) == (503, ["store_unavailable", "relay_deaf"])
 
 
 async def test_an_address_in_use_is_an_error(valkey_url: str, key_prefix: str, tmp_path: Path) -> None:

@@ -139,8 +139,8 @@ async def serve(settings: Settings, store_url: str, *, mode: Any = "standalone")
     """Serve an application on a free port, as ``run_server`` does."""
     app = build_app(settings, store_url=store_url, registry=REGISTRY, mode=mode)
     runner = Runner(app, shutdown_timeout=2, connection_options=dict(CONNECTION_OPTIONS))
-    await runner.setup()
     try:
+        await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         host, port = runner.addresses[0][:2]
         async with aiohttp.ClientSession() as session:
