@@ -126,7 +126,10 @@ class Double:
         self._polling = 0
         self._runner: web.AppRunner | None = None
         self.url = ""
-        self._listen()
+        self._stopped = asyncio.Event()
+        self._later: list[asyncio.Task[None]] = []
+        for name in ("connect", "disconnect", "subscribe", "unsubscribe", "authenticate"):
+            self.sio.on(name, getattr(self, f"_on_{name}"))
 
     async def start(self) -> None:
         """Listen on a free port; `url` names it."""
@@ -138,7 +141,7 @@ class Double:
         app.router.add_get("/api/jobs/{id}", self._get)
         app.router.add_get("/api/jobs/{id}/events", self._events)
         app.router.add_static("/static", STATIC)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
@@ -146,7 +149,9 @@ class Double:
 
     async def stop(self) -> None:
         """Close every connection and the port."""
+        self._stopped.set()
         await self.hang_up()
+        await asyncio.gather(*self._later)
         await self.sio.shutdown()
         if self._runner:
             await self._runner.cleanup()
@@ -206,46 +211,41 @@ class Double:
             self.changed.notify_all()
         return self.tokens_accepted is None or token in self.tokens_accepted
 
-    def _listen(self) -> None:
-        sio = self.sio
+    async def _on_connect(self, sid: str, environ: dict[str, Any], auth: dict[str, Any] | None) -> None:
+        if not await self._show((auth or {}).get("token", "")):
+            problem = {"code": "token_expired", "status": 401, "title": "The token has expired"}
+            raise socketio.exceptions.ConnectionRefusedError("token_expired", problem)
 
-        @sio.event
-        async def connect(sid: str, environ: dict[str, Any], auth: dict[str, Any] | None) -> None:
-            if not await self._show((auth or {}).get("token", "")):
-                problem = {"code": "token_expired", "status": 401, "title": "The token has expired"}
-                raise socketio.exceptions.ConnectionRefusedError("token_expired", problem)
+    async def _on_disconnect(self, sid: str, reason: str) -> None:
+        for members in self.rooms.values():
+            members.discard(sid)
 
-        @sio.event
-        async def disconnect(sid: str, reason: str) -> None:
-            for members in self.rooms.values():
-                members.discard(sid)
+    async def _on_subscribe(self, sid: str, data: dict[str, Any]) -> dict[str, Any]:
+        job = self.jobs.get(data["job_id"])
+        await self._note("subscribe", data.get("after", ""))
+        if self.muted:
+            await self._stopped.wait()
+        if job is None:
+            return {"ok": False, "error": NO_SUCH_JOB}
+        self.rooms.setdefault(job.id, set()).add(sid)
+        answer = job.read(data["after"], job.ack_limit)
+        if not answer.get("reset"):
+            rest = [event for event in job.log if event["seq"] > Position.parse(answer["position"]).seq]
+            # A task begins only after this returns, and so after the acknowledgement.
+            self._later.append(asyncio.create_task(self._tell_rest(sid, rest)))
+        return {"ok": True, **answer}
 
-        @sio.event
-        async def subscribe(sid: str, data: dict[str, Any]) -> dict[str, Any] | None:
-            job = self.jobs.get(data["job_id"])
-            await self._note("subscribe", data.get("after", ""))
-            if self.muted:
-                await asyncio.Event().wait()
-            if job is None:
-                return {"ok": False, "error": NO_SUCH_JOB}
-            self.rooms.setdefault(job.id, set()).add(sid)
-            answer = job.read(data["after"], job.ack_limit)
-            if not answer.get("reset"):
-                for event in [it for it in job.log if it["seq"] > Position.parse(answer["position"]).seq]:
-                    self._later.append(asyncio.create_task(sio.emit(f"job:{event['kind']}", event, to=sid)))
-            return {"ok": True, **answer}
+    async def _tell_rest(self, sid: str, events: list[Event]) -> None:
+        for event in events:
+            await self.sio.emit(f"job:{event['kind']}", event, to=sid)
 
-        @sio.event
-        async def unsubscribe(sid: str, data: dict[str, Any]) -> dict[str, Any]:
-            self.rooms.get(data["job_id"], set()).discard(sid)
-            await self._note("unsubscribe", "")
-            return {"ok": True}
+    async def _on_unsubscribe(self, sid: str, data: dict[str, Any]) -> dict[str, Any]:
+        self.rooms.get(data["job_id"], set()).discard(sid)
+        await self._note("unsubscribe", "")
+        return {"ok": True}
 
-        @sio.event
-        async def authenticate(sid: str, data: dict[str, Any]) -> dict[str, Any]:
-            return {"ok": await self._show(data["token"])}
-
-        self._later: list[asyncio.Task[None]] = []
+    async def _on_authenticate(self, sid: str, data: dict[str, Any]) -> dict[str, Any]:
+        return {"ok": await self._show(data["token"])}
 
     @web.middleware
     async def _gate(self, request: web.Request, handler: Any) -> web.StreamResponse:

@@ -102,6 +102,18 @@ async def test_nothing_to_be_had_is_offline_and_ends_by_itself(page: Page, doubl
     assert await seen(page) == [1, 2, 3]
 
 
+async def test_the_state_is_known_even_when_nothing_is_watched(page: Page, double: Double) -> None:
+    """Without a poll to tell, HTTP is tried when the connection fails."""
+    double.websocket_refused = True
+    await page.goto(f"{double.url}/blank")
+    await page.evaluate(_WITH_TOKENS, ["t"])
+    await page.evaluate("void tidings.connect()")
+    await until_state(page, "polling")
+    double.http_cut = True
+    await page.evaluate("tidings.list().catch(() => null)")
+    await until_state(page, "offline")
+
+
 async def test_many_jobs_share_a_few_long_polls(page: Page, double: Double) -> None:
     """More jobs than slots are all followed, and the browser keeps connections free for other calls."""
     double.websocket_refused = True
