@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings.protocol import Progress
@@ -73,6 +73,7 @@ def test_refused_progress_leaves_the_state_alone() -> None:
     assert (send(state)["percent"], send(state)["message"]) == (10, "good")
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(
     percent=st.floats(0, 100) | st.none(),
     current=st.integers(-(10**9), 10**9) | st.none(),
@@ -109,6 +110,7 @@ def test_output_and_log_are_checked() -> None:
         assert caught.value.errors[0].field == field
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(
     message=st.text(max_size=3000),
     fields=st.dictionaries(

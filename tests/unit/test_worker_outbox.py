@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.timing import scaled
@@ -185,6 +185,7 @@ def test_stream_parts_become_one_write_when_their_time_has_come() -> None:
     assert outbox.next_due() is None
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=150), min_size=1, max_size=40))
 def test_stream_loses_no_character_and_stays_within_the_bound(parts: list[str]) -> None:
     """However the parts fall, joined they are the text."""

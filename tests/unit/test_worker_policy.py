@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings.protocol import new_job_id, shard_of
@@ -47,6 +47,7 @@ def code_of(verdict: Verdict) -> str:
     return str(orjson.loads(verdict.data)["code"])
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.floats(0, 1000), min_size=1, max_size=5), st.integers(1, 20), st.floats(0, 1))
 def test_backoff_is_the_listed_delay_and_at_most_a_quarter_more(
     delays: list[float], failures: int, jitter: float

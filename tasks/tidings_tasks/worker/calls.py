@@ -14,7 +14,7 @@ from ..outcomes import Fail, JobStopped, Retry
 from ..queue.policy import Verdict, judge_error, judge_result
 from .driver import Driver
 
-__all__ = ["AsyncCall", "AsyncJobCall", "Call", "SyncCall", "SyncJobCall", "log_error"]
+__all__ = ["AsyncCall", "AsyncJobCall", "SyncCall", "SyncJobCall", "log_error"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +39,6 @@ class SyncCall(Protocol):
 
     def run(self) -> Verdict:
         """Call the function; every outcome is a verdict."""
-
-
-Call = AsyncCall | SyncCall
 
 
 class AsyncJobCall:

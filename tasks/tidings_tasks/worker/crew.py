@@ -36,7 +36,6 @@ class Slots:
     """How many more jobs may run. Shared by the lanes of all shards; used on one loop."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
         self.free = size
         self._listeners: list[Callable[[], None]] = []
 
