@@ -37,7 +37,8 @@ def content_disposition(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().strip(" .")
+    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    ascii_only = re.sub(r" +", " ", ascii_only).strip(" .")
     # Some browsers would decode a percent sign here and others would not; quotes and backslashes end the string.
     return re.sub(r'["\\%;]', "_", ascii_only)
 

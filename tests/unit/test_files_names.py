@@ -5,7 +5,7 @@ from __future__ import annotations
 from email.message import Message
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tidings_tasks.file_names import clean_name, content_disposition
@@ -54,6 +54,7 @@ def test_a_download_is_always_an_attachment_with_both_spellings(name: str, heade
 
 
 @given(st.text())
+@example("0 ȴ 0")
 def test_any_name_gives_one_safe_header_that_reads_back(name: str) -> None:
     """The header is printable ASCII on one line, and a client recovers the cleaned name from it."""
     header = content_disposition(name)
