@@ -123,6 +123,10 @@ async def test_a_file_over_the_bound_is_refused_and_nothing_stays(rest: Rest, ke
         ("multipart/form-data; boundary=B", b"", 400, "bad_request"),
         ("multipart/form-data; boundary=B", b"rubbish", 400, "bad_request"),
         ("multipart/form-data; boundary=B", b"--B--\r\n", 422, "invalid_input"),
+        ("multipart/form-data; boundary=B", b"--B\r\nrubbish\r\n\r\nx\r\n--B--\r\n", 400, "bad_request"),
+        ("multipart/form-data; boundary=B", b'--B\r\nContent-Disposition: form-data; name="\x16"\r\n\r\nx\r\n--B--\r\n', 400, "bad_request"),
+        ("multipart/form-data; boundary=B", b"--B\r\nX: " + b"y" * 100_000 + b"\r\n\r\nx\r\n--B--\r\n", 400, "bad_request"),
+        ("multipart/form-data; boundary=B", b"--B\r\n" + b"X: y\r\n" * 1000 + b"\r\nx\r\n--B--\r\n", 400, "bad_request"),
         ("multipart/form-data; boundary=B", b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx', 400, "bad_request"),
         ("multipart/form-data; boundary=B", b'--B\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--B--\r\n', 422, "invalid_input"),
         ("multipart/form-data; boundary=B", b"--B\r\nNo-Name: 1\r\n\r\nx\r\n--B--\r\n", 422, "invalid_input"),
@@ -156,6 +160,18 @@ async def test_a_malformed_upload_is_refused_and_nothing_stays(
     answer, problem = await rest.call("POST", "/api/files", data=body, headers={"Content-Type": content_type})
     assert (answer.status, problem["code"]) == (status, code), problem
     assert kept() == []
+
+
+async def test_a_name_that_is_no_text_is_cleaned_too(rest: Rest) -> None:
+    """Bytes that no alphabet has are left out of the name; the content stays as it is, however it says it is encoded."""
+    body = (
+        b'--B\r\nContent-Disposition: form-data; name="file"; filename="a\xff.txt"\r\n'
+        b"Content-Transfer-Encoding: base64\r\n\r\neA==\r\n--B--\r\n"
+    )
+    answer, info = await rest.call(
+        "POST", "/api/files", data=body, headers={"Content-Type": "multipart/form-data; boundary=B"}
+    )
+    assert (answer.status, info["name"], info["size_bytes"]) == (201, "a.txt", 4)
 
 
 @pytest.mark.parametrize("file_id", ["x", "..%2F..%2Fetc%2Fpasswd", "01JD8Z5T6N8Q4W3E2R1T0Y9V8K", "%00"])

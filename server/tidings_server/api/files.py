@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Final, TypeVar
 
 from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tidings.protocol import FileInfo
 from tidings.protocol.errors import (
@@ -68,7 +69,7 @@ async def _take_in(request: web.Request, files: FileStore, owner: str, org: str 
             if await _next_part(form) is not None:
                 raise invalid("file", "too_many_parts", "Send one part only")
             return await asyncio.to_thread(writer.finish)
-    except (ValueError, AssertionError, web.HTTPException) as error:
+    except (ValueError, AssertionError, HttpProcessingError, web.HTTPException) as error:
         raise BadRequest("the body is no well-formed multipart/form-data") from error
 
 
