@@ -177,6 +177,8 @@ async def run_server(
 async def _add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[REQUEST_ID_HEADER] = request_id_of(request)
     response.headers["X-Content-Type-Options"] = "nosniff"
+    # aiohttp would tell its version, and Python's.
+    response.headers["Server"] = "tidings"
 
 
 async def _drain(app: web.Application) -> None:

@@ -104,6 +104,7 @@ async def test_a_well_formed_request_id_is_kept(rest: Rest, offered: str, kept: 
         answer, _ = await rest.call("GET", path, headers={"X-Request-ID": offered})
         assert (answer.headers["X-Request-ID"] == offered) is kept
         assert re.fullmatch(r"[A-Za-z0-9._-]{8,64}", answer.headers["X-Request-ID"])
+        assert answer.headers["Server"] == "tidings"
 
 
 async def test_a_mistake_of_the_server_is_logged_and_told_to_nobody(
@@ -130,6 +131,16 @@ async def test_no_token_and_no_query_is_logged(rest: Rest, caplog: pytest.LogCap
     assert any("GET /api/jobs 4" in record.getMessage() for record in caplog.records)
     for record in caplog.records:
         assert token[:-2] not in record.getMessage() + str(vars(record))
+
+
+async def test_probes_do_not_fill_the_log(rest: Rest, caplog: pytest.LogCaptureFixture) -> None:
+    """What asks every few seconds is logged when it is refused, or for debugging."""
+    with caplog.at_level(logging.INFO):
+        for path in ("/health/live", "/metrics", "/api/health/live"):
+            await rest.call("GET", path, token=None)
+        await rest.call("GET", "/metrics", token=None, headers={"Via": "x"})
+    logged = [record.getMessage() for record in caplog.records if record.name == "tidings_server.monitoring"]
+    assert logged == ["GET /metrics 403"]
 
 
 async def test_metrics_are_for_this_machine_and_for_admins(rest: Rest) -> None:
