@@ -138,10 +138,11 @@ class DevStack:
         )
         _, complaint = await process.communicate()
         if process.returncode != 0:
-            for line in complaint.decode("utf-8", "replace").splitlines():
+            reason = complaint.decode("utf-8", "replace")
+            for line in reason.splitlines():
                 self._terminal.say("dev", line)
             self._terminal.say("dev", "the code before the change goes on running")
-            self._terminal.announce("reload_refused", paths=[str(path) for path in paths])
+            self._terminal.announce("reload_refused", paths=[str(path) for path in paths], reason=reason)
             return
         self._terminal.announce("reloading", paths=[str(path) for path in paths])
         for part in parts:
