@@ -268,8 +268,9 @@ class Bench:
         return found
 
     def events(self, job_id: str) -> list[dict[str, Any]]:
-        """Read a whole log, decoded."""
-        return [orjson.loads(text) for text in self.raw.lrange(self.key(f"e:{job_id}"), 0, -1)]
+        """Read a whole log, decoded, also what is beyond any page."""
+        texts: list[bytes] = self.raw.lrange(self.key(f"e:{job_id}"), 0, -1)
+        return [orjson.loads(text) for text in texts or self.read(job_id).events]
 
     def kinds(self, job_id: str) -> list[str]:
         """Read the kinds of a whole log."""

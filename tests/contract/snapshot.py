@@ -19,7 +19,17 @@ repeat
   for _, key in ipairs(page[2]) do
     local kind = redis.call('TYPE', key).ok
     local content
-    if kind == 'string' then content = redis.call('GET', key)
+    if kind == 'string' then
+      content = redis.call('GET', key)
+      if string.find(key, ARGV[2], 1, true) == 1 then
+        kind, content = 'record', cmsgpack.unpack(content)
+        local flat = {}
+        for field, value in pairs(content) do
+          flat[#flat + 1] = field
+          flat[#flat + 1] = value
+        end
+        content = flat
+      end
     elseif kind == 'hash' then content = redis.call('HGETALL', key)
     elseif kind == 'list' then content = redis.call('LRANGE', key, 0, -1)
     elseif kind == 'zset' then content = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
@@ -44,9 +54,9 @@ def take_snapshot(raw: Any, prefix: str) -> Snapshot:
     """Read all keys that begin with ``prefix``, without it, in one atomic step; ``raw`` is a Redis client."""
     pattern = "".join(f"\\{c}" if c in "*?[]\\" else c for c in prefix) + "*"
     found: dict[str, Kept] = {}
-    for key, kind, content, ttl in raw.eval(_DUMP, 0, pattern):
+    for key, kind, content, ttl in raw.eval(_DUMP, 0, pattern, prefix + ":j:"):
         name, type_name = key.decode().removeprefix(prefix), kind.decode()
-        if type_name == "hash":
+        if type_name in ("hash", "record"):
             content = dict(zip(content[::2], content[1::2], strict=True))
         elif type_name == "zset":
             content = {m: float(s) for m, s in zip(content[::2], content[1::2], strict=True)}

@@ -124,29 +124,25 @@ class JobRecord:
     def from_parts(cls, parts: Sequence[Any]) -> JobRecord:
         """Read what the scripts' ``parts`` returned: id, record, spec, extras, place."""
         job_id, record, spec, extras, place = parts
-        fields: dict[bytes, bytes] = dict(zip(record[::2], record[1::2], strict=True))
+        fields: dict[bytes, Any] = dict(zip(record[::2], record[1::2], strict=True))
         extra: dict[bytes, bytes] = dict(zip(extras[::2], extras[1::2], strict=True))
-
-        def number(name: bytes) -> int:
-            return int(fields.get(name) or 0)
-
         return cls(
             id=job_id.decode(),
             spec=Spec.from_json(spec),
             state=JobState(fields[b"s"].decode()),
             queue=fields[b"q"].decode(),
-            priority=number(b"p"),
+            priority=fields[b"p"],
             epoch=fields[b"e"].decode(),
-            head=number(b"n"),
-            attempt=number(b"a"),
-            tries=number(b"t"),
-            created_ms=number(b"c"),
-            updated_ms=number(b"u") or number(b"c"),
-            due_ms=number(b"d") or None,
-            started_ms=number(b"st") or None,
-            finished_ms=number(b"f") or None,
-            worker=fields[b"wk"].decode() if fields.get(b"wk") else None,
-            cancel_requested=bool(fields.get(b"cb")),
+            head=fields[b"n"],
+            attempt=fields.get(b"a", 0),
+            tries=fields.get(b"t", 0),
+            created_ms=fields[b"c"],
+            updated_ms=fields.get(b"u", fields[b"c"]),
+            due_ms=fields.get(b"d"),
+            started_ms=fields.get(b"st"),
+            finished_ms=fields.get(b"f"),
+            worker=fields[b"wk"].decode() if b"wk" in fields else None,
+            cancel_requested=b"cb" in fields,
             queue_place=None if place < 0 else int(place) + 1,
             progress=extra.get(b"p"),
             result=extra.get(b"r"),

@@ -1,4 +1,4 @@
-"""The Lua scripts: each file behind its prelude, loaded once, called by SHA."""
+"""The Lua scripts: each file behind its preludes, loaded once, called by SHA."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ class Script:
 
 @cache
 def load_script(name: str) -> Script:
-    """Read ``lua/<name>.lua`` and put its prelude in front; ``attach`` stands alone."""
+    """Read ``lua/<name>.lua`` and put in front what it builds on; ``attach`` stands alone."""
     folder = resources.files(__package__) / "lua"
-    source = (folder / f"{name}.lua").read_text("utf-8")
-    if name in _READING:
-        source = (folder / "read_prelude.lua").read_text("utf-8") + source
-    elif name != "attach":
-        source = (folder / "prelude.lua").read_text("utf-8") + source
+    names = [name]
+    if name != "attach":
+        names = ["shared", "read_prelude" if name in _READING else "prelude", name]
+    source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in names)
     flag = "no-writes" if name in _READING else "" if name in _REFUSED_WHEN_FULL else "allow-oom"
     source = f"#!lua flags={flag}\n{source}" if flag else f"#!lua\n{source}"
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())

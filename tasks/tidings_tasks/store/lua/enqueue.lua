@@ -9,11 +9,12 @@
 -- for its due time.
 local PER_JOB = 10
 local all_or_none, max_length = ARGV[1] == '1', tonumber(ARGV[2])
+local kept_completed_ms, kept_failed_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local function due_ms_of(due)
-  if due == '' then return 0 end
-  if string.sub(due, 1, 1) == '+' then return NOW + tonumber(string.sub(due, 2)) end
-  return tonumber(due)
+  local ms = due == '' and 0 or tonumber(due)
+  if string.sub(due, 1, 1) == '+' then ms = NOW + ms end
+  return math.floor(ms)
 end
 
 for i = 5, #ARGV, PER_JOB do
@@ -70,20 +71,17 @@ end
 local function store(entry)
   local i = entry.at
   local id, owner, key = ARGV[i], ARGV[i + 4], ARGV[i + 6]
-  local job = {
-    id = id, changed = {}, is_new = true, s = '', q = ARGV[i + 1], p = tonumber(ARGV[i + 2]), ow = owner, ma = tonumber(ARGV[i + 5]),
-    e = GEN, n = 0, b = 0, a = 0, t = 0, w = 0, lw = 0, st = 0, kc = tonumber(ARGV[3]), kf = tonumber(ARGV[4]),
-    c = NOW, cb = '', cr = '', wk = '', fk = '', lk = '',
-  }
-  for _, f in ipairs({ 'q', 'p', 'ow', 'ma', 'e', 'c' }) do job.changed[f] = true end
-  if job.kc ~= COMPLETED_KEPT_MS then job.changed.kc = true end
-  if job.kf ~= FAILED_KEPT_MS then job.changed.kf = true end
+  local job = setmetatable({
+    id = id, q = ARGV[i + 1], p = tonumber(ARGV[i + 2]), ow = owner, ma = tonumber(ARGV[i + 5]), c = NOW, e = GEN,
+  }, RECORD)
+  if kept_completed_ms ~= job.kc then job.kc = kept_completed_ms end
+  if kept_failed_ms ~= job.kf then job.kf = kept_failed_ms end
   jobs[id] = job
-  call('SET', P .. ':m:' .. id, ARGV[i + 9])
+  put_text(P .. ':m:' .. id, ARGV[i + 9])
   if key ~= '' then call('SET', P .. ':i:' .. owner .. ':' .. key, id .. ' ' .. ARGV[i + 7], 'PX', ARGV[i + 8]) end
   for _, feed in ipairs(feeds_of(job)) do put(feed.open, id, 0) end
   if entry.due_ms > NOW then
-    enter_due(job, 'scheduled', entry.due_ms, '{"run_at":"' .. iso(entry.due_ms) .. '"}')
+    enter_due(job, 'scheduled', entry.due_ms)
     wakes[job.q] = true
   else
     enter_queue(job)

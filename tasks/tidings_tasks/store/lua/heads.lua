@@ -3,7 +3,7 @@
 -- Returns for each job {epoch, head, state} or nil.
 local reply = {}
 for i, id in ipairs(ARGV) do
-  local v = call('HMGET', P .. ':j:' .. id, 'e', 'n', 's')
-  reply[i] = v[1] and v or false
+  local job = read_record(id)
+  reply[i] = job and { job.e, job.n, job.s }
 end
 return reply

@@ -9,8 +9,9 @@
 --   :meta        hash    format, shards, run (the node's run id), gen (the generation), reap (no lease is reaped before)
 --   :clock       string  the newest time any script has seen, ms; time never goes back
 --   :order       string  counter that makes a queue first-in first-out
---   :j:<id>      hash    what changes of a job (short fields, stays a listpack)     :m:<id>  string  what never changes (JSON)
---   :x:<id>      hash    p progress, r result, er error (JSON)                      :e:<id>  list    the log, whole envelopes
+--   :j:<id>      string  the record: what changes of a job (MessagePack)            :m:<id>  string  what never changes (JSON)
+--   :x:<id>      hash    p progress, r result, er error (JSON)                      :e:<id>  list    the log: whole envelopes,
+--                                                                                   from the second event on
 --   :q:<queue>   zset    queued jobs by priority, then order                        :wake:<queue>  list, at most one token
 --   :due         zset    scheduled and retrying jobs by due time, ms                :lease   zset    <id>:<attempt> by expiry, ms
 --   :done        zset    ended jobs by the time their retention ends, ms            :o:<owner>  zset  an owner's ended jobs, by id
@@ -22,12 +23,10 @@
 --   :mb:<worker> list    messages to one worker
 --   channels     :c:<id> a job's envelopes        :fc:<feed> "<position or ->\n<envelope>"
 --
--- Fields of :j:  s state, q queue, p priority, ow owner scope, c created, u updated (when not c), d due, st started, f finished (ms),
+-- The record leaves out what is as it always begins. Its fields:
+--   s state, q queue, p priority, ow owner scope, ma max attempts, c created, u updated (when not c), d due, st started, f finished (ms),
 --   e epoch, n head, fk forks "epoch:head,…", b bytes in the log, lk "base:size" of a progress entry at its end, a attempt, t tries,
---   ma max attempts, lw lost workers, w last write number, wk worker, cb who asked to cancel, cr why (JSON), kc kf retention (when unusual)
-
-local P = KEYS[1]
-local call = redis.call
+--   lw lost workers, w last write number, wk worker, cb who asked to cancel, cr why (JSON texts), kc kf retention (when unusual)
 
 local LOG_MAX_ENTRIES, LOG_MAX_BYTES = 10000, 4194304
 local FORKS_KEPT = 16
@@ -35,8 +34,7 @@ local FEED_MAX_ENTRIES, FEED_DATA_MAX_BYTES = 1000, 8192
 -- A feed's numbering outlives its log by far, so that no position of an expired log, "0:0" included, looks complete.
 local FEED_LOG_KEPT_MS, FEED_HEAD_KEPT_MS, FEED_TTL_SET_EVERY_MS = 2592000000, 34560000000, 86400000
 local RESULT_INLINE_MAX_BYTES = 65536
-local COMPLETED_KEPT_MS, FAILED_KEPT_MS = 604800000, 2592000000
-local MAX_ARGS = 2000 -- Lua cannot unpack more than some 8,000 values
+local MAX_ARGS = 2000 -- even; Lua cannot unpack more than some 8,000 values
 
 local EDGES = {
   [''] = { scheduled = 1, queued = 1 },
@@ -49,8 +47,6 @@ local EDGES = {
 }
 local TERMINAL = { completed = 1, failed = 1, cancelled = 1 }
 
-local function int(x) return string.format('%.0f', x) end
-
 local function read_clock()
   local t = call('TIME')
   local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -60,51 +56,89 @@ local function read_clock()
   return now
 end
 
--- Days to civil date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-local function iso(ms)
-  local s = math.floor(ms / 1000)
-  local days = math.floor(s / 86400)
-  local rest = s - days * 86400
-  local z = days + 719468
-  local era = math.floor(z / 146097)
-  local doe = z - era * 146097
-  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-  local mp = math.floor((5 * doy + 2) / 153)
-  local month = mp < 10 and mp + 3 or mp - 9
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', yoe + era * 400 + (month <= 2 and 1 or 0), month,
-    doy - math.floor((153 * mp + 2) / 5) + 1, math.floor(rest / 3600), math.floor(rest / 60) % 60, rest % 60, ms - s * 1000)
-end
-
 local META = call('HMGET', P .. ':meta', 'gen', 'reap')
 if not META[1] then return redis.error_reply('DETACHED the store was emptied; attach again') end
 local GEN = META[1]
 local NOW = read_clock()
 local ISO = iso(NOW)
 
-local FIELDS = { 's', 'q', 'p', 'e', 'n', 'a', 't', 'w', 'ow', 'ma', 'lw', 'cb', 'cr', 'wk', 'fk', 'b', 'lk', 'st', 'kc', 'kf' }
-local NUMBERS = { p = 1, n = 1, a = 1, t = 1, w = 1, ma = 1, lw = 1, b = 1, st = 1, kc = COMPLETED_KEPT_MS, kf = FAILED_KEPT_MS }
-local jobs = {}
+local jobs, changed = {}, {}
+
+-- Call for each run of up to MAX_ARGS of a list's values.
+local function in_runs(values, use)
+  for from = 1, #values, MAX_ARGS do use(from, math.min(#values, from + MAX_ARGS - 1)) end
+end
+
+local function load_all(ids)
+  local missing, keys = {}, {}
+  for _, id in ipairs(ids) do
+    if jobs[id] == nil then
+      jobs[id] = false
+      missing[#missing + 1] = id
+      keys[#keys + 1] = P .. ':j:' .. id
+    end
+  end
+  in_runs(keys, function(from, to)
+    for i, text in ipairs(call('MGET', unpack(keys, from, to))) do
+      if text then
+        local job, id = decode_record(text), missing[from + i - 1]
+        job.id = id
+        jobs[id] = job
+      end
+    end
+  end)
+end
 
 local function load(id)
-  local job = jobs[id]
-  if job ~= nil then return job end
-  local v = call('HMGET', P .. ':j:' .. id, unpack(FIELDS))
-  if not v[1] then
-    jobs[id] = false
-    return false
-  end
-  job = { id = id, changed = {} }
-  for i, f in ipairs(FIELDS) do
-    if NUMBERS[f] then job[f] = tonumber(v[i] or 0) else job[f] = v[i] or '' end
-  end
-  jobs[id] = job
-  return job
+  if jobs[id] == nil then load_all({ id }) end
+  return jobs[id]
 end
 
 local function set(job, field, value)
   job[field] = value
-  job.changed[field] = true
+  changed[job.id] = job
+end
+
+local texts = {} -- keys and values to be set together
+
+local function put_text(key, value)
+  texts[#texts + 1] = key
+  texts[#texts + 1] = value
+end
+
+local function save_record(id, job)
+  if NOW ~= job.c then job.u = NOW end
+  job.id = nil
+  put_text(P .. ':j:' .. id, cmsgpack.pack(job))
+  job.id = id
+end
+
+local messages = {} -- channel, position in a feed or false, envelope, and again
+
+local function publish(channel, position, text)
+  local at = #messages
+  messages[at + 1], messages[at + 2], messages[at + 3] = channel, position, text
+end
+
+-- Only what somebody listens to is sent: subscribers are on the node that runs the scripts.
+local function publish_all()
+  local channels, listeners = {}, {}
+  for i = 1, #messages, 3 do
+    local channel = messages[i]
+    if not listeners[channel] then
+      listeners[channel] = 0
+      channels[#channels + 1] = channel
+    end
+  end
+  in_runs(channels, function(from, to)
+    local found = call('PUBSUB', 'SHARDNUMSUB', unpack(channels, from, to))
+    for i = 1, #found, 2 do listeners[found[i]] = found[i + 1] end
+  end)
+  for i = 1, #messages, 3 do
+    local channel, position, text = messages[i], messages[i + 1], messages[i + 2]
+    if listeners[channel] > 0 then call('SPUBLISH', channel, position and position .. '\n' .. text or text) end
+  end
+  messages = {}
 end
 
 local function add_fork(forks, epoch, head)
@@ -133,20 +167,12 @@ local function flush_indexes()
       if score then
         added[#added + 1] = int(score)
         added[#added + 1] = member
-        if #added >= MAX_ARGS then
-          call('ZADD', key, unpack(added))
-          added = {}
-        end
       else
         removed[#removed + 1] = member
-        if #removed >= MAX_ARGS then
-          call('ZREM', key, unpack(removed))
-          removed = {}
-        end
       end
     end
-    if #added > 0 then call('ZADD', key, unpack(added)) end
-    if #removed > 0 then call('ZREM', key, unpack(removed)) end
+    in_runs(added, function(from, to) call('ZADD', key, unpack(added, from, to)) end)
+    in_runs(removed, function(from, to) call('ZREM', key, unpack(removed, from, to)) end)
   end
   indexes = {}
 end
@@ -203,16 +229,13 @@ local function feed_append(feed, text)
   end
   feed.n = feed.n + 1
   feed.new[#feed.new + 1] = text
-  call('SPUBLISH', feed.channel, feed.e .. ':' .. int(feed.n) .. '\n' .. text)
+  publish(feed.channel, feed.e .. ':' .. int(feed.n), text)
 end
 
 local function save_feed(feed)
   local key, log = P .. ':f:' .. feed.name, P .. ':fl:' .. feed.name
   local added = #feed.new
-  local length
-  for from = math.max(1, added - FEED_MAX_ENTRIES + 1), added, MAX_ARGS do
-    length = call('RPUSH', log, unpack(feed.new, from, math.min(added, from + MAX_ARGS - 1)))
-  end
+  local length = call('RPUSH', log, unpack(feed.new, math.max(1, added - FEED_MAX_ENTRIES + 1)))
   if length > FEED_MAX_ENTRIES then call('LTRIM', log, -FEED_MAX_ENTRIES, -1) end
   call('HSET', key, 'n', int(feed.n), 'e', feed.e, 'g', GEN, 'fk', feed.fk)
   if length <= added or NOW - feed.ttl_set_ms >= FEED_TTL_SET_EVERY_MS then
@@ -224,30 +247,24 @@ local function save_feed(feed)
 end
 
 -- A feed shows only a job's latest progress, so of one script's only the last is published there.
+local unpublished = {}
+
 local function publish_progress(job)
-  if not job.unpublished then return end
-  for _, feed in ipairs(feeds_of(job)) do call('SPUBLISH', feed.channel, '-\n' .. job.unpublished) end
-  job.unpublished = nil
+  local text = unpublished[job.id]
+  if not text then return end
+  for _, feed in ipairs(feeds_of(job)) do publish(feed.channel, '-', text) end
+  unpublished[job.id] = nil
 end
 
 local function save_all()
   flush_indexes()
-  for id, job in pairs(jobs) do
-    if job then
-      publish_progress(job)
-      if next(job.changed) then
-        local argv = {}
-        if not job.is_new then argv = { 'u', int(NOW) } end
-        for f in pairs(job.changed) do
-          local v = job[f]
-          argv[#argv + 1] = f
-          argv[#argv + 1] = type(v) == 'number' and int(v) or v
-        end
-        job.changed = {}
-        call('HSET', P .. ':j:' .. id, unpack(argv))
-      end
-    end
+  for id, job in pairs(changed) do
+    publish_progress(job)
+    save_record(id, job)
   end
+  changed = {}
+  in_runs(texts, function(from, to) call('MSET', unpack(texts, from, to)) end)
+  texts = {}
   for _, feed in pairs(feeds) do
     if feed.new then save_feed(feed) end
   end
@@ -263,6 +280,7 @@ local function save_all()
     local list = P .. ':wake:' .. queue
     if call('EXISTS', list) == 0 then call('LPUSH', list, '1') end
   end
+  publish_all()
 end
 
 local function trim(job, length)
@@ -276,46 +294,51 @@ end
 
 -- Append one event: log first, then the job's channel, then its feeds. Returns nothing; the job's head has moved by one.
 local function emit(job, kind, data)
+  local id, n = job.id, job.n + 1
+  local log = P .. ':e:' .. id
+  local opening = n == 2 and opening_event(id, job)
   if job.e ~= GEN then
     set(job, 'fk', add_fork(job.fk, job.e, job.n))
     set(job, 'e', GEN)
-    set(job, 'lk', '')
+    set(job, 'lk', nil)
   end
-  local n = job.n + 1
   set(job, 'n', n)
-  local head = '{"job_id":"' .. job.id .. '","epoch":"' .. job.e .. '","seq":' .. int(n)
-  local before_data = ',"kind":"' .. kind .. '","at":"' .. ISO .. '","attempt":' .. int(job.a) .. ',"data":'
-  local text = head .. before_data .. data .. '}'
-  local log = P .. ':e:' .. job.id
+  local head, tail = envelope(id, job, kind, ISO, data)
+  local text = head .. tail
   if kind == 'progress' then
     -- A progress event takes the place of the one right before it, and says so by prev: the newest is never folded away.
     local base, size = string.match(job.lk, '^(%d+):(%d+)$')
     local stored = text
     if base then
-      stored = head .. ',"prev":' .. base .. before_data .. data .. '}'
+      stored = head .. ',"prev":' .. base .. tail
       call('LSET', log, -1, stored)
       set(job, 'b', job.b + #stored - tonumber(size))
-      trim(job, call('LLEN', log))
+      if job.b > LOG_MAX_BYTES then trim(job, call('LLEN', log)) end
     else
       base = int(n - 1)
       set(job, 'b', job.b + #stored)
       trim(job, call('RPUSH', log, stored))
     end
     set(job, 'lk', base .. ':' .. #stored)
-    call('HSET', P .. ':x:' .. job.id, 'p', data)
+    call('HSET', P .. ':x:' .. id, 'p', data)
   else
-    if job.lk ~= '' then set(job, 'lk', '') end
+    set(job, 'lk', nil)
     set(job, 'b', job.b + #text)
-    trim(job, call('RPUSH', log, text))
+    if opening then
+      call('RPUSH', log, opening, text)
+    elseif n > 1 then
+      trim(job, call('RPUSH', log, text))
+    end
   end
-  call('SPUBLISH', P .. ':c:' .. job.id, text)
+  publish(P .. ':c:' .. id, false, text)
   if kind == 'progress' then
-    job.unpublished = text
+    unpublished[id] = text
   elseif kind ~= 'log' and kind ~= 'output' then
     publish_progress(job)
     if kind == 'completed' and #data > FEED_DATA_MAX_BYTES then
-      text = head .. before_data .. '{"result_ref":"/api/jobs/' .. job.id .. '/result","duration_s":' ..
-        string.match(data, '"duration_s":([%d%.]+)}$') .. '}}'
+      data = '{"result_ref":"/api/jobs/' .. id .. '/result","duration_s":' .. string.match(data, '"duration_s":([%d%.]+)}$') .. '}'
+      head, tail = envelope(id, job, kind, ISO, data)
+      text = head .. tail
     end
     for _, feed in ipairs(feeds_of(job)) do feed_append(feed, text) end
   end
@@ -344,14 +367,14 @@ end
 -- The job goes to the end of its priority's line.
 local function enter_queue(job, reason)
   become(job, 'queued', job.p * 281474976710656 + next_order())
-  emit(job, 'queued', '{"queue":' .. cjson.encode(job.q) .. ',"priority":' .. int(job.p) .. (reason or '') .. '}')
+  emit(job, 'queued', queued_data(job, reason))
   wakes[job.q] = true
 end
 
 local function enter_due(job, state, due_ms, data)
   set(job, 'd', due_ms)
   become(job, state, due_ms)
-  emit(job, state, data)
+  emit(job, state, data or scheduled_data(job))
 end
 
 local function duration(job)
@@ -361,9 +384,7 @@ end
 
 -- End a job. `event` is complete data for the terminal event; nothing may follow it.
 local function terminate(job, state, event)
-  local kept_ms = state == 'completed' and job.kc or job.kf
-  if kept_ms == 0 then kept_ms = state == 'completed' and COMPLETED_KEPT_MS or FAILED_KEPT_MS end
-  become(job, state, NOW + kept_ms)
+  become(job, state, NOW + (state == 'completed' and job.kc or job.kf))
   set(job, 'f', NOW)
   emit(job, state, event)
   for _, feed in ipairs(feeds_of(job)) do put(feed.open, job.id, false) end
@@ -389,4 +410,5 @@ local function purge(job)
   count(job.ow, job.s, -1)
   call('UNLINK', P .. ':j:' .. job.id, P .. ':m:' .. job.id, P .. ':x:' .. job.id, P .. ':e:' .. job.id)
   jobs[job.id] = false
+  changed[job.id] = nil
 end

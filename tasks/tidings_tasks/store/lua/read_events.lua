@@ -3,9 +3,15 @@
 -- Returns nil, or {epoch, head, state, owner scope, reset (1|0), {envelopes}, parts or nil}.
 -- On a reset the envelopes are those that apply after the snapshot: none, or the terminal event of a job that has ended.
 local id, epoch, seq, limit, max_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local v = call('HMGET', P .. ':j:' .. id, 'e', 'n', 's', 'ow', 'fk')
-if not v[1] then return false end
-local head, log = tonumber(v[2]), P .. ':e:' .. id
+local job = read_record(id)
+if not job then return false end
+local head, log = job.n, P .. ':e:' .. id
+local length = head == 1 and 1 or call('LLEN', log)
+
+local function entries(first, last)
+  if head == 1 then return { opening_event(id, job) } end
+  return call('LRANGE', log, first, last)
+end
 
 local function place_of(text)
   local at, prev = string.match(text, '^{"job_id":"[^"]+","epoch":"[^"]+","seq":(%d+),"prev":(%d+),')
@@ -14,16 +20,11 @@ local function place_of(text)
   return at, at - 1
 end
 
-local length = call('LLEN', log)
-local valid = in_history(epoch, seq, v[1], head, v[5] or '')
-if valid and length > 0 then
-  local _, base = place_of(call('LINDEX', log, 0))
-  valid = seq >= base
-end
-if not valid then
+local _, base = place_of(entries(0, 0)[1])
+if seq < base or not in_history(epoch, seq, job.e, head, job.fk) then
   local events = {}
-  if v[3] == 'completed' or v[3] == 'failed' or v[3] == 'cancelled' then events = { call('LINDEX', log, -1) } end
-  return { v[1], v[2], v[3], v[4], 1, events, parts(id) }
+  if job.s == 'completed' or job.s == 'failed' or job.s == 'cancelled' then events = entries(-1, -1) end
+  return { job.e, head, job.s, job.ow, 1, events, parts(id) }
 end
 
 local events = {}
@@ -32,13 +33,13 @@ if seq < head and limit > 0 then
   local low, high = math.max(0, length - (head - seq)), length - 1
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if place_of(call('LINDEX', log, middle)) > seq then high = middle else low = middle + 1 end
+    if place_of(entries(middle, middle)[1]) > seq then high = middle else low = middle + 1 end
   end
   local bytes = 0
-  for _, text in ipairs(call('LRANGE', log, low, low + limit - 1)) do
+  for _, text in ipairs(entries(low, low + limit - 1)) do
     bytes = bytes + #text
     if bytes > max_bytes and #events > 0 then break end
     events[#events + 1] = text
   end
 end
-return { v[1], v[2], v[3], v[4], 0, events, ARGV[6] == '1' and parts(id) or false }
+return { job.e, head, job.s, job.ow, 0, events, ARGV[6] == '1' and parts(id) or false }

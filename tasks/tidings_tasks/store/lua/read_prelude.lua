@@ -1,18 +1,21 @@
 -- What every reading script begins with. Reading scripts change nothing and may run on a store that was just emptied.
-local P = KEYS[1]
-local call = redis.call
+
+local function read_record(id)
+  local text = call('GET', P .. ':j:' .. id)
+  return text and decode_record(text)
+end
 
 -- A job's parts: {id, record fields, spec, extras, place in its queue (0 is next; -1 when not queued)}, or false.
 local function parts(id)
-  local record = call('HGETALL', P .. ':j:' .. id)
-  if #record == 0 then return false end
-  local queue, state
-  for i = 1, #record, 2 do
-    if record[i] == 'q' then queue = record[i + 1] elseif record[i] == 's' then state = record[i + 1] end
+  local job = read_record(id)
+  if not job then return false end
+  local fields, place = {}, -1
+  for name, value in pairs(job) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
   end
-  local place = -1
-  if state == 'queued' then place = call('ZRANK', P .. ':q:' .. queue, id) or -1 end
-  return { id, record, call('GET', P .. ':m:' .. id) or '{}', call('HGETALL', P .. ':x:' .. id), place }
+  if job.s == 'queued' then place = call('ZRANK', P .. ':q:' .. job.q, id) or -1 end
+  return { id, fields, call('GET', P .. ':m:' .. id), call('HGETALL', P .. ':x:' .. id), place }
 end
 
 -- Is position (epoch, seq) part of the history that ends at (current, head)? Forks: "epoch:head,…", oldest first.

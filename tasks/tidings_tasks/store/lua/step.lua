@@ -21,7 +21,7 @@ local WORKER_LOST = '{"code":"worker_lost","type":"WorkerLost","message":"the wo
 
 local function retry(job, err, delay_ms)
   call('HSET', P .. ':x:' .. job.id, 'er', err)
-  enter_due(job, 'retrying', NOW + delay_ms,
+  enter_due(job, 'retrying', NOW + math.floor(delay_ms),
     '{"error":' .. err .. ',"delay_s":' .. string.format('%.3f', delay_ms / 1000) .. ',"next_attempt":' .. int(job.a + 1) .. '}')
 end
 
@@ -67,6 +67,9 @@ for i = WRITES_FROM, wants_from - 1, PER_WRITE do
   end
 end
 
+local written = {}
+for i = WRITES_FROM, wants_from - 1, PER_WRITE do written[#written + 1] = ARGV[i] end
+load_all(written)
 local codes = {}
 for i = WRITES_FROM, wants_from - 1, PER_WRITE do
   local job, number = load(ARGV[i]), tonumber(ARGV[i + 2])
@@ -88,7 +91,9 @@ local function first_of(index)
   return call('ZRANGEBYSCORE', P .. index, '-inf', int(NOW), 'LIMIT', 0, UPKEEP_BATCH)
 end
 
-for _, id in ipairs(first_of(':due')) do
+local due = first_of(':due')
+load_all(due)
+for _, id in ipairs(due) do
   put(P .. ':due', id, false)
   local job = load(id)
   if job and (job.s == 'scheduled' or job.s == 'retrying') then enter_queue(job) end
@@ -121,11 +126,12 @@ for _, id in ipairs(first_of(':done')) do
   if job and TERMINAL[job.s] then purge(job) end
 end
 
-local claimed = {}
+local claimed, specs = {}, {}
+
 local function add_claim(job)
   local at = #claimed
-  claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4] = job.id, job.a, job.q, job.t
-  claimed[at + 5] = call('GET', P .. ':m:' .. job.id)
+  claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4], claimed[at + 5] = job.id, job.a, job.q, job.t, ''
+  specs[#specs + 1] = P .. ':m:' .. job.id
 end
 
 if wants_from <= #ARGV then
@@ -147,6 +153,7 @@ if wants_from <= #ARGV then
       if left > 0 and wanted > 0 then
         local ids = call('ZRANGE', line, 0, wanted - 1)
         left = left - #ids
+        load_all(ids)
         for _, id in ipairs(ids) do
           put(line, id, false)
           local job = load(id)
@@ -173,6 +180,9 @@ if wants_from <= #ARGV then
   end
 end
 save_all()
+in_runs(specs, function(from, to)
+  for i, spec in ipairs(call('MGET', unpack(specs, from, to))) do claimed[(from + i - 1) * 5] = spec end
+end)
 
 local next_due = -1
 -- No lease is reaped before the time kept in :meta, so nothing is due before it either.

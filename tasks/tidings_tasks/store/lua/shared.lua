@@ -1,0 +1,57 @@
+-- What reading and writing scripts share: times, envelopes, and a job's record.
+local P = KEYS[1]
+local call = redis.call
+
+local COMPLETED_KEPT_MS, FAILED_KEPT_MS = 604800000, 2592000000
+
+-- A record leaves out what is as it always begins.
+local RECORD = { __index = {
+  s = '', fk = '', lk = '', wk = '', cb = '', cr = '', n = 0, b = 0, a = 0, t = 0, w = 0, lw = 0, st = 0,
+  kc = COMPLETED_KEPT_MS, kf = FAILED_KEPT_MS,
+} }
+
+local function int(x) return string.format('%d', x) end
+
+local iso_ms, iso_text
+
+-- Days to civil date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+local function iso(ms)
+  if ms == iso_ms then return iso_text end
+  local s = math.floor(ms / 1000)
+  local days = math.floor(s / 86400)
+  local rest = s - days * 86400
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  iso_ms = ms
+  iso_text = string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', yoe + era * 400 + (month <= 2 and 1 or 0), month,
+    doy - math.floor((153 * mp + 2) / 5) + 1, math.floor(rest / 3600), math.floor(rest / 60) % 60, rest % 60, ms - s * 1000)
+  return iso_text
+end
+
+local function decode_record(text) return setmetatable(cmsgpack.unpack(text), RECORD) end
+
+-- The parts of an envelope before and behind the place of "prev".
+local function envelope(id, job, kind, at, data)
+  return '{"job_id":"' .. id .. '","epoch":"' .. job.e .. '","seq":' .. int(job.n),
+    ',"kind":"' .. kind .. '","at":"' .. at .. '","attempt":' .. int(job.a) .. ',"data":' .. data .. '}'
+end
+
+local function queued_data(job, reason)
+  return '{"queue":' .. cjson.encode(job.q) .. ',"priority":' .. int(job.p) .. (reason or '') .. '}'
+end
+
+local function scheduled_data(job) return '{"run_at":"' .. iso(job.d) .. '"}' end
+
+-- The first event of a job that has no second one yet. It is made when it is asked for: a log of its own for each
+-- job that only waits would take a quarter of its memory.
+local function opening_event(id, job)
+  local kind = job.d and 'scheduled' or 'queued'
+  local first = { e = job.e, n = 1, a = 0 }
+  local head, tail = envelope(id, first, kind, iso(job.c), job.d and scheduled_data(job) or queued_data(job))
+  return head .. tail
+end
