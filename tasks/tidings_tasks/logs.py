@@ -17,21 +17,19 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
 
+from .context import CURRENT
+
 __all__ = [
     "REDACTED",
     "JsonFormatter",
     "Redactor",
     "TextFormatter",
     "configure_logging",
-    "current_job_id",
     "current_request_id",
 ]
 
 current_request_id: ContextVar[str | None] = ContextVar("tidings_request_id", default=None)
 """The request that the running task serves; set by the server, None outside of one."""
-
-current_job_id: ContextVar[str | None] = ContextVar("tidings_job_id", default=None)
-"""The job that the running task works on; set by the worker, None outside of one."""
 
 REDACTED: Final = "[redacted]"
 
@@ -95,7 +93,8 @@ class _Formatter(logging.Formatter):
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """Collect what was passed in ``extra``, and the request and job at hand."""
         extra = {name: value for name, value in vars(record).items() if name not in _PLAIN_FIELDS}
-        context = {"request_id": current_request_id.get(), "job_id": current_job_id.get()}
+        job = CURRENT.get()
+        context = {"request_id": current_request_id.get(), "job_id": job.job_id if job is not None else None}
         known = {name: value for name, value in context.items() if value is not None}
         return {name: self._redactor.redact_value(value, name) for name, value in (known | extra).items()}
 

@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import pytest
 
-from tidings_tasks.logs import REDACTED, configure_logging, current_job_id, current_request_id
+from tests.unit.recorded_context import RecordedContext
+from tidings_tasks.context import CURRENT
+from tidings_tasks.logs import REDACTED, configure_logging, current_request_id
 
 SECRET = "correct-horse-battery-staple-0123456789"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
@@ -74,13 +76,14 @@ def _record_at(created_s: float) -> Any:
 
 def test_the_request_and_job_at_hand_are_named() -> None:
     """Both ids are taken from the context of the running task."""
-    request, job = current_request_id.set("req-12345678"), current_job_id.set("01JX")
+    context = RecordedContext()
+    request, job = current_request_id.set("req-12345678"), CURRENT.set(context.as_context())
     try:
         line = log_json("x")
     finally:
         current_request_id.reset(request)
-        current_job_id.reset(job)
-    assert (line["request_id"], line["job_id"]) == ("req-12345678", "01JX")
+        CURRENT.reset(job)
+    assert (line["request_id"], line["job_id"]) == ("req-12345678", context.job_id)
     assert "request_id" not in log_json("x")
 
 
