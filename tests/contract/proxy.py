@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from enum import Enum
 from pathlib import Path
 from typing import Self
@@ -28,14 +29,27 @@ class LossyProxy:
         self.url = f"unix://{quote(str(socket))}"
         self.calls = 0
         """How many script calls were passed on."""
+        self.lost = 0
+        """How many requests and replies were lost."""
         self._target = target
         self._socket = socket
         self._fault: Fault | None = None
+        self._random: random.Random | None = None
+        self._rate = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def arm(self, fault: Fault) -> None:
         """Lose the reply to the next script call."""
         self._fault = fault
+
+    def lose_at_random(self, source: random.Random, *, rate: float) -> None:
+        """From now on lose this share of the requests, and of the replies, and break the connection each time."""
+        self._random, self._rate = source, rate
+
+    def _is_lost(self) -> bool:
+        is_lost = self._random is not None and self._random.random() < self._rate
+        self.lost += is_lost
+        return is_lost
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._accept, str(self._socket))
@@ -57,6 +71,8 @@ class LossyProxy:
             # One request is on its way at a time, so a reply belongs to the request before it.
             while request := await reader.read(1 << 20):
                 is_call = request.count(b"\r\nEVAL") > 0
+                if is_call and self._is_lost():
+                    return
                 self.calls += is_call
                 store_writer.write(request)
                 reply = await store_reader.read(1 << 20)
@@ -64,7 +80,10 @@ class LossyProxy:
                     fault, self._fault = self._fault, None
                     if fault is Fault.CLOSE:
                         return
+                    self.lost += 1
                     continue
+                if is_call and self._is_lost():
+                    return
                 writer.write(reply)
         finally:
             writer.close()

@@ -215,7 +215,12 @@ def step(
 ) -> Command[StepReply]:
     """Write, keep up the shard, and claim up to so many jobs of each queue, in this order, at most ``most`` in all.
 
-    ``call`` must be the same when a step is repeated after a lost reply, and new for every other step.
+    ``call`` must be the same when a step is repeated after a lost reply, and new for every other step. Up to eight
+    numbered one after the other may be on their way at once, but the writes of one attempt go in one step after the other:
+    a number that arrives late is taken for a repeat. ``worker`` names one run of a process: whoever uses a name and a
+    number again is handed what was claimed under them before.
+
+    Replies ``INVALID`` (``redis.ResponseError``), with nothing done, when an argument is malformed.
     """
     args: list[bytes | str | int] = [
         worker,

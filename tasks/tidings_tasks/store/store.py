@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import time
@@ -67,6 +68,23 @@ def _translated() -> Iterator[None]:
 def _is_detached(error: ResponseError) -> bool:
     """Tell whether a script found that the store was emptied under an open connection."""
     return str(error).startswith("DETACHED")
+
+
+@contextlib.contextmanager
+def _heeded() -> Iterator[None]:
+    """End a task that is cancelled while it waits for the store, whatever the library makes of the cancellation.
+
+    redis-py awaits ``asyncio.wait_for`` whenever it sends. In Python 3.11 that returns instead of raising when it is
+    cancelled just as its future is done (https://github.com/python/cpython/issues/86296), and a loop that was told to
+    end would go on for ever.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 class _Shell:
@@ -152,7 +170,7 @@ class Store(_Shell):
             StoreMismatch: the store belongs to another installation.
         """
         script, args = self._call(command)
-        with _translated():
+        with _heeded(), _translated():
             try:
                 reply = await self._evaluate(script, args)
             except ResponseError as error:
@@ -180,7 +198,7 @@ class Store(_Shell):
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(_LEAST_WAIT_S, deadline - time.monotonic())
-            with _translated():
+            with _heeded(), _translated():
                 reply: Any = await self._redis.blpop(keys, timeout=min(left_s, self._longest_block_s))
             if reply is not None:
                 return reply[0].decode(), reply[1]
@@ -189,7 +207,7 @@ class Store(_Shell):
 
     async def ping(self) -> None:
         """Raise ``StoreUnavailable`` unless the store answers."""
-        with _translated():
+        with _heeded(), _translated():
             await self._redis.ping()
 
     async def publish(self, channel: str, payload: bytes) -> None:
@@ -198,7 +216,7 @@ class Store(_Shell):
         Raises:
             StoreUnavailable: the store went away.
         """
-        with _translated():
+        with _heeded(), _translated():
             await self._redis.execute_command("SPUBLISH", channel, payload)  # type: ignore[no-untyped-call]
 
     async def aclose(self) -> None:
