@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -23,6 +24,10 @@ from tidings_tasks.embedded import EmbeddedValkey
 from tidings_tasks.store import Keyspace
 
 _long_lived: set[psutil.Process] = set()
+
+
+hypothesis.settings.register_profile("no-clock", deadline=None)  # a timing never decides a test
+hypothesis.settings.load_profile("no-clock")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -34,7 +34,7 @@ async def upload(
     kind = media_type or mimetypes.guess_type(file_name)[0] or "application/octet-stream"
 
     def form() -> aiohttp.FormData:
-        data = aiohttp.FormData()
+        data = aiohttp.FormData(quote_fields=False)  # names as UTF-8, as browsers send them
         data.add_field("file", io.BytesIO(content), filename=file_name, content_type=kind)
         return data
 

@@ -13,7 +13,7 @@ from tidings.protocol.errors import StoreUnavailable
 from tidings_tasks.files import FileStore
 from tidings_tasks.registry import Registry
 from tidings_tasks.settings import Settings
-from tidings_tasks.store import Keyspace
+from tidings_tasks.store import Keyspace, Store
 
 from .api.route import add_routes
 from .api.routes import OPENAPI, ROUTES, encode
@@ -39,7 +39,6 @@ from .context import (
 from .cors import add_cors_headers, answer_preflight
 from .gateway import Gateway
 from .health import PROBE, Probe
-from .heeding import HeedingStore
 from .intake import Intake
 from .life import Life
 from .limits import Limiter
@@ -93,7 +92,7 @@ def build_app(
         handler_args=dict(CONNECTION_OPTIONS),
     )
     metrics = Metrics()
-    store = HeedingStore(
+    store = Store(
         store_url,
         Keyspace(settings.key_prefix, settings.shards),
         lease_s=settings.lease_s,

@@ -65,6 +65,7 @@ class Gateway:
         self.server_id = secrets.token_hex(6)
         self._server = SocketServer(
             connected=self._greet,
+            acknowledge=self._answer,
             cors_allowed_origins=self._allows_origin,
             ping_interval=25,
             ping_timeout=20,
@@ -144,6 +145,11 @@ class Gateway:
         if connection is not None:
             connection.send(event_packet("hello", {"server": self.server_id, "version": tidings.__version__}))
 
+    def _answer(self, sid: str, packet: Any) -> None:
+        connection = self._connections.get(sid)
+        if connection is not None:
+            connection.answer(packet)
+
     def _set_expiry(self, connection: Connection) -> None:
         connection.set_expiry(time.time(), lambda: connection.close("token_expired"))
 
@@ -164,6 +170,7 @@ class Gateway:
                     raise Unauthenticated
                 if len(arguments) != 1 or not isinstance(arguments[0], dict):
                     raise InvalidInput('the call takes one object, such as {"job_id": "…"}')
+                await connection.wait_for_room()
                 return await call(connection, arguments[0])
             except TidingsError as error:
                 return _refusal(error)

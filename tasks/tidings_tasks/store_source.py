@@ -52,10 +52,13 @@ def open_store(settings: Settings) -> Iterator[StoreSource]:
         EmbeddedStoreError: the embedded store cannot be run.
     """
     require_store(settings)
-    if settings.store_url is not None:
-        yield StoreSource(settings.store_url, "standalone")
-        return
     embedded = EmbeddedValkey(settings.data_dir)
+    if settings.store_url is not None:
+        # `tidings dev` names its own store to its children.
+        yield StoreSource(
+            settings.store_url, "embedded" if settings.store_url == embedded.url else "standalone"
+        )
+        return
     try:
         embedded.start()
     except StoreInUse as error:

@@ -18,7 +18,7 @@ from .bench import ALICE, Bench
 
 LUA = resources.files("tidings_tasks.store") / "lua"
 SCRIPTS = sorted(entry.name.removesuffix(".lua") for entry in LUA.iterdir() if entry.name.endswith(".lua"))
-PRELUDES = {"shared", "prelude", "read_prelude"}
+PRELUDES = {"shared", "prelude", "feeds", "transitions", "read_prelude"}
 UNBOUNDED = {"KEYS", "SCAN", "SMEMBERS", "HSCAN", "SSCAN", "ZSCAN", "FLUSHALL", "FLUSHDB", "SORT"}
 
 
@@ -37,7 +37,7 @@ def read_table(source: str, name: str) -> dict[str, set[str]]:
 
 def test_the_scripts_edges_are_the_protocols() -> None:
     """The table that refuses transitions is the one that clients are told of, the first state included."""
-    found = read_table(read_lua("prelude"), "EDGES")
+    found = read_table(read_lua("transitions"), "EDGES")
     assert found == {
         "" if state is None else state.value: {target.value for target in targets}
         for state, targets in EDGES.items()
@@ -46,7 +46,7 @@ def test_the_scripts_edges_are_the_protocols() -> None:
 
 def test_the_scripts_terminal_states_are_the_protocols() -> None:
     """Those that have no edge."""
-    found = re.search(r"local TERMINAL = \{ (.*?) \}", read_lua("prelude"))
+    found = re.search(r"local TERMINAL = \{ (.*?) \}", read_lua("transitions"))
     assert found is not None
     assert set(re.findall(r"(\w+) = 1", found[1])) == {state.value for state in TERMINAL_STATES}
 

@@ -214,6 +214,53 @@ async def test_a_long_log_overflows_the_ack_and_follows_in_order(harness: Harnes
     check_sequence([*map(orjson.dumps, ack["events"]), *client.envelopes(claim.id)], head=2504)
 
 
+async def test_a_second_ack_comes_behind_what_the_first_subscription_sent(
+    harness: Harness, driver: JobDriver
+) -> None:
+    """A replaced subscription sends nothing any more once the new one is acknowledged, however slow the client."""
+    claim = await driver.start()
+    for _ in range(3):
+        await driver.log(claim, *("x" * 100 for _ in range(500)))
+    await driver.complete(claim)
+    async with ClientSession() as session:
+        url = harness.url + "/socket.io/?EIO=4&transport=websocket"
+        async with asyncio.timeout(scaled(20)), session.ws_connect(url) as socket:
+            await socket.send_str(f'40{{"token":"{token()}"}}')
+            for number in range(4):
+                await socket.send_str(f'42{number}["subscribe",{{"job_id":"{claim.id}","after":"0"}}]')
+            acks, seqs = 0, [0]
+            while acks < 4 or seqs[-1] < 1503:
+                text = await socket.receive_str()
+                if text.startswith("43"):
+                    acks, seqs = acks + 1, [event["seq"] for event in orjson.loads(text[3:])[0]["events"]]
+                elif acks and text.startswith('42["job:'):
+                    assert orjson.loads(text[2:])[1]["seq"] == seqs[-1] + 1
+                    seqs.append(seqs[-1] + 1)
+
+
+async def test_calls_do_not_outrun_a_client_that_reads_nothing(harness: Harness, driver: JobDriver) -> None:
+    """Answers are held in bounded memory: behind them, the next calls wait in the client's own connection."""
+    claim = await driver.start()
+    for _ in range(5):
+        await driver.log(claim, *("x" * 10_000 for _ in range(5)))
+    _, writer = await asyncio.open_connection("127.0.0.1", int(harness.url.rpartition(":")[2]), limit=1024)
+    writer.write(
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    writer.write(frame(f'40{{"token":"{token()}"}}'))
+    call = f'["subscribe",{{"job_id":"{claim.id}","after":"0"}}]'
+    writer.writelines(frame(f"42{number}{call}") for number in range(300))
+    other = await harness.connect({"token": token()})
+    waiting = 0
+    for _ in range(100):
+        assert (await other.call("subscribe", {"feed": "mine"}))["ok"] is True
+        sockets = harness.gateway._server.eio.sockets.values()
+        waiting = max(waiting, *(sum(len(p.data or "") for p in s.queue._queue) for s in sockets))
+    assert 0 < waiting <= 2 * 262_144 + 256_000
+    writer.close()
+
+
 async def test_an_ack_is_bounded_in_bytes(harness: Harness, driver: JobDriver) -> None:
     """Large events make a shorter ack."""
     claim = await driver.start()
@@ -581,3 +628,37 @@ def frame(text: str) -> bytes:
     data = text.encode()
     length = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
     return b"\x81" + length + bytes(4) + data
+
+
+async def test_a_refused_second_subscribe_leaves_the_first_alone(harness: Harness, driver: JobDriver) -> None:
+    """Only a subscription that succeeds replaces another one."""
+    claim = await driver.start()
+    client = await harness.connect({"token": token()})
+    await client.call("subscribe", {"job_id": claim.id})
+    assert (await client.call("subscribe", {"job_id": claim.id, "after": "x"}))["ok"] is False
+    await driver.complete(claim)
+    await client.until_event("job:completed")
+    check_sequence(client.envelopes(claim.id), after=2, head=3)
+
+
+async def test_a_live_watcher_of_lost_history_is_told_to_begin_anew(
+    harness: Harness, driver: JobDriver, keyspace: Keyspace
+) -> None:
+    """The position of `job:reset` is the one on which the events behind it follow."""
+    claim = await driver.start()
+    client = await harness.connect({"token": token()})
+    key = f"{keyspace.shard(0)}:j:{claim.id}"
+    names = (key, key.replace(":j:", ":e:"))
+    before = {name: await harness.store._redis.dump(name) for name in names}
+    await client.call("subscribe", {"job_id": claim.id})
+    await driver.log(claim, "lost", "lost too")
+    await client.until(lambda got: sum(event == "job:log" for event, _ in got) == 2)
+    for name in names:
+        await harness.store._redis.restore(name, 0, before[name], replace=True)
+    # The numbers of the lost writes are free again for the store, not for this worker.
+    await driver.complete(claim, "after")
+    reset = await client.until_event("job:reset")
+    await client.until_event("job:completed")
+    at = Position.parse(reset["position"]).seq
+    check_sequence(client.envelopes(claim.id)[-1:], after=at, head=3)
+    assert reset["job"]["status"] == "completed"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.timing import scaled
-from tidings_tasks.store import Store, Tenant, commands
+from tidings_tasks.store import Keyspace, Store, Tenant, commands
 
 
 @pytest.mark.parametrize("answers", [0, 1, 2])
@@ -38,3 +38,22 @@ async def test_a_cancelled_connect_is_closed(tmp_path: Path, answers: int) -> No
         await hung_up.wait()
     await store.aclose()
     server.close()
+
+
+async def test_a_call_of_the_store_heeds_its_cancellation_at_any_moment(
+    valkey_url: str, keyspace: Keyspace
+) -> None:
+    """Wherever in the call the cancellation comes, the task ends cancelled."""
+    for turns in range(40):
+        store = Store(valkey_url, keyspace)
+        task = asyncio.create_task(store.run(commands.step(0, worker="w", call=1, lease_ms=1000)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        was_done = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        await store.aclose()
+        if was_done:
+            return
+        assert task.cancelled(), turns
+    pytest.fail("the call never ended by itself")

@@ -15,11 +15,10 @@ from tidings_server import intake as intake_module
 from tidings_server.api.conditional import etag_of, matches
 from tidings_server.api.query import parse_query
 from tidings_server.auth import Identity
-from tidings_server.heeding import HeedingStore
 from tidings_server.intake import Intake
 from tidings_server.limits import Limiter
 from tidings_server.streams import End, Ended, Stream, Streams
-from tidings_tasks.store import Keyspace, Spec, Store, Submission, commands
+from tidings_tasks.store import Spec, Store, Submission
 
 
 class Clock:
@@ -216,25 +215,6 @@ async def test_closing_stores_what_waits_and_takes_no_more(recording: tuple[Inta
     assert len(await asyncio.gather(*tasks)) == 2
     with pytest.raises(ServerDraining):
         await intake.submit(0, submission(2))
-
-
-async def test_a_call_of_the_store_heeds_its_cancellation_at_any_moment(
-    valkey_url: str, keyspace: Keyspace
-) -> None:
-    """Wherever in the call the cancellation comes, the task ends cancelled."""
-    for turns in range(40):
-        store = HeedingStore(valkey_url, keyspace)
-        task = asyncio.create_task(store.run(commands.step(0, worker="w", call=1, lease_ms=1000)))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        was_done = task.done()
-        task.cancel()
-        await asyncio.wait([task])
-        await store.aclose()
-        if was_done:
-            return
-        assert task.cancelled(), turns
-    pytest.fail("the call never ended by itself")
 
 
 def identity(ends_at: float) -> Identity:

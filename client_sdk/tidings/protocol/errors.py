@@ -251,7 +251,9 @@ class JobWasCancelled(TidingsError):
 def _wire_errors(root: type[TidingsError]) -> dict[str, type[TidingsError]]:
     found = {root.code: root}
     for child in root.__subclasses__():
-        if child.status:
+        if (
+            child.status and child.__module__ == __name__
+        ):  # errors of others that subclass these keep the code, not the name
             found |= _wire_errors(child)
     return found
 

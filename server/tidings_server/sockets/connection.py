@@ -23,6 +23,8 @@ __all__ = ["Connection", "FeedWatch", "JobWatch"]
 _log = logging.getLogger(__name__)
 
 _ENGINE_QUEUE_PACKETS = 64
+_ANSWERS_AHEAD_BYTES = 262_144
+"""Answers to calls that may wait for a client to read before the next call waits too; one answer may be as long."""
 _EXPIRY_WARNING_S = 60.0
 
 
@@ -37,18 +39,32 @@ class Connection:
         self._buffer_bytes = buffer_bytes
         self._backlog: deque[Any] = deque()
         self._backlog_bytes = 0
+        self._answers_bytes = 0
         self._pump: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._is_closed = False
 
-    def send(self, packet: Any) -> None:
-        """Send a packet behind everything sent before; never waits."""
+    def answer(self, packet: Any) -> None:
+        """Send a call's answer behind everything sent before; the next call is to ``wait_for_room``."""
+        socket = self._server.engine_socket(self.sid)
+        if socket is None or socket.queue.empty():
+            self._answers_bytes = 0
+        self._answers_bytes += len(packet.data)
+        self.send(packet, hold=self._answers_bytes > _ANSWERS_AHEAD_BYTES)
+
+    async def wait_for_room(self) -> None:
+        """Wait until nothing is held back, so that a client's calls cannot outrun its reading."""
+        while self._pump is not None and not self._is_closed:
+            await asyncio.wait([self._pump])
+
+    def send(self, packet: Any, *, hold: bool = False) -> None:
+        """Send a packet behind everything sent before; never waits. ``hold`` keeps it here until that is taken."""
         if self._is_closed:
             return
         socket = self._server.engine_socket(self.sid)
         if socket is None or socket.closed:
             return
-        if not self._backlog and socket.queue.qsize() < _ENGINE_QUEUE_PACKETS:
+        if not hold and not self._backlog and socket.queue.qsize() < _ENGINE_QUEUE_PACKETS:
             socket.queue.put_nowait(packet)
             return
         self._backlog.append(packet)
@@ -61,8 +77,7 @@ class Connection:
 
     async def wait_writable(self) -> None:
         """Wait until little is queued for the client; for the sender of a long catch-up."""
-        while self._pump is not None and not self._is_closed:
-            await asyncio.wait([self._pump])
+        await self.wait_for_room()
         socket = self._server.engine_socket(self.sid)
         if socket is not None and not socket.closed:
             await socket.queue.join()

@@ -20,6 +20,7 @@ from engineio.async_socket import AsyncSocket
 from engineio.exceptions import QueueEmpty, SocketIsClosedError
 from engineio.packet import MESSAGE, packet_names
 from engineio.packet import Packet as EnginePacket
+from socketio.packet import ACK
 
 from ..relay import Entry
 
@@ -187,9 +188,16 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # the library i
 
     Args:
         connected: called with the Socket.IO sid right behind the CONNECT packet, so what it sends comes after it.
+        acknowledge: called with the sid and the packet of each acknowledgement; it queues it behind the events sent before.
     """
 
-    def __init__(self, *, connected: Callable[[str], None], **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        connected: Callable[[str], None],
+        acknowledge: Callable[[str, Any], None],
+        **options: Any,
+    ) -> None:
         super().__init__(
             async_mode="aiohttp",
             async_handlers=False,  # one connection's calls are handled in order
@@ -198,6 +206,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # the library i
             **options,
         )
         self._connected = connected
+        self._acknowledge = acknowledge
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[Any]] = set()
 
@@ -262,6 +271,14 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # the library i
             raise ValueError("reserved event names are not accepted")
         await super()._handle_event(eio_sid, namespace, id, data)
 
+    async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+        if pkt.packet_type != ACK:
+            await super()._send_packet(eio_sid, pkt)
+            return
+        sid = self.manager.sid_from_eio_sid(eio_sid, pkt.namespace or "/")
+        if sid is not None:
+            self._acknowledge(sid, EnginePacket(MESSAGE, data=pkt.encode()))
+
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         try:
             if not isinstance(data, str):
@@ -305,7 +322,7 @@ def check_seams() -> None:
     wanted = {
         socketio.AsyncServer: (
             "_handle_connect", "_handle_disconnect", "_handle_event", "_handle_eio_connect", "_handle_eio_message",
-            "_handle_eio_disconnect", "_engineio_server_class", "reserved_events",
+            "_handle_eio_disconnect", "_engineio_server_class", "_send_packet", "reserved_events",
         ),
         engineio.AsyncServer: ("start_background_task",),
         socketio.AsyncManager: ("eio_sid_from_sid", "sid_from_eio_sid", "is_connected"),
