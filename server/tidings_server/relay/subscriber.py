@@ -24,6 +24,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _PING_EVERY_S = 5.0
 _SILENCE_S = 12.0
 _BACKOFF_S = (0.05, 2.0)
+_COMPLAIN_EVERY_S = 30.0
 
 
 class Subscriber:
@@ -120,17 +121,19 @@ class Subscriber:
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
-        delay = _BACKOFF_S[0]
+        delay, complain_at = _BACKOFF_S[0], 0.0
         while True:
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                     link = await self._target.connect(self._handle)
             except (OSError, TimeoutError, hiredis.HiredisError) as error:
-                _log.warning("cannot hear the store: %s", type(error).__name__)
+                if loop.time() >= complain_at:
+                    _log.warning("cannot hear the store, and keep trying: %s", str(error) or type(error).__name__)
+                    complain_at = loop.time() + _COMPLAIN_EVERY_S
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, _BACKOFF_S[1])
                 continue
-            delay = _BACKOFF_S[0]
+            delay, complain_at = _BACKOFF_S[0], 0.0
             self._link, self._announced = link, False
             for channel, future in list(self._wanted.items()):
                 if future.done():
