@@ -27,6 +27,7 @@ READY_SUBJECT = "dev"
 
 _TOKEN_TTL_S = 7 * 86_400
 _POLL_S = 0.02
+_LAST_POLL_S = 0.2
 _READY_TIMEOUT_S = 30.0
 # Over the time that a process gives its own work, for what it still has to write and close.
 _CLOSING_S = 3.0
@@ -211,7 +212,7 @@ class DevStack:
         self._introduced = True
 
     async def _await_health(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=2)
+        timeout, pause_s = aiohttp.ClientTimeout(total=2), _POLL_S
         async with asyncio.timeout(_READY_TIMEOUT_S), aiohttp.ClientSession(timeout=timeout) as session:
             while True:
                 try:
@@ -220,4 +221,6 @@ class DevStack:
                             return
                 except (aiohttp.ClientError, TimeoutError):
                     pass
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(pause_s)
+                # Each question is a line in the server's log.
+                pause_s = min(pause_s * 2, _LAST_POLL_S)
