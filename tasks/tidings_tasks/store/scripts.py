@@ -10,6 +10,8 @@ from importlib import resources
 __all__ = ["Script", "load_script"]
 
 _READING = frozenset({"read_job", "read_events", "heads", "list_jobs", "read_feed", "count_jobs"})
+_READ_ON = ("read_prelude",)
+_WRITE_ON = ("prelude", "feeds", "transitions")
 # A full store takes no new jobs, but what it has must be able to run, end and be removed.
 _REFUSED_WHEN_FULL = frozenset({"enqueue"})
 
@@ -29,7 +31,7 @@ def load_script(name: str) -> Script:
     folder = resources.files(__package__) / "lua"
     names = [name]
     if name != "attach":
-        names = ["shared", "read_prelude" if name in _READING else "prelude", name]
+        names = ["shared", *(_READ_ON if name in _READING else _WRITE_ON), name]
     source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in names)
     flag = "no-writes" if name in _READING else "" if name in _REFUSED_WHEN_FULL else "allow-oom"
     source = f"#!lua flags={flag}\n{source}" if flag else f"#!lua\n{source}"

@@ -1,0 +1,64 @@
+-- Feeds: each owner's, each org's, and that of all; a numbered, capped log of lifecycle events.
+local FEED_MAX_ENTRIES, FEED_DATA_MAX_BYTES = 1000, 8192
+-- A feed's numbering outlives its log by far, so that no position of an expired log, "0:0" included, looks complete.
+local FEED_LOG_KEPT_MS, FEED_HEAD_KEPT_MS, FEED_TTL_SET_EVERY_MS = 2592000000, 34560000000, 86400000
+
+local feeds = {}
+local feeds_of_owner = {}
+
+local function feeds_of(job)
+  local found = feeds_of_owner[job.ow]
+  if not found then
+    local names = { 'o:' .. job.ow, 'all' }
+    local org = string.match(job.ow, '^([^/]+)/')
+    if org then names[3] = 'g:' .. org end
+    found = {}
+    for i, name in ipairs(names) do
+      feeds[name] = feeds[name] or { name = name, open = P .. ':w:' .. name, channel = P .. ':fc:' .. name }
+      found[i] = feeds[name]
+    end
+    feeds_of_owner[job.ow] = found
+  end
+  return found
+end
+
+-- A feed numbers its entries without folding, so entry i of n from the end has seq head - i + 1.
+local function feed_append(feed, text)
+  if not feed.new then
+    local v = call('HMGET', P .. ':f:' .. feed.name, 'n', 'e', 'g', 'fk', 'x')
+    feed.n, feed.e, feed.fk, feed.ttl_set_ms = tonumber(v[1] or 0), v[2], v[4] or '', tonumber(v[5] or 0)
+    if v[3] ~= GEN then
+      if feed.e then feed.fk = add_fork(feed.fk, feed.e, feed.n) end
+      feed.e = GEN .. '_' .. string.format('%x', NOW)
+    end
+    feed.new = {}
+  end
+  feed.n = feed.n + 1
+  feed.new[#feed.new + 1] = text
+  publish(feed.channel, feed.e .. ':' .. int(feed.n), text)
+end
+
+local function save_feed(feed)
+  local key, log = P .. ':f:' .. feed.name, P .. ':fl:' .. feed.name
+  local added = #feed.new
+  local length = call('RPUSH', log, unpack(feed.new, math.max(1, added - FEED_MAX_ENTRIES + 1)))
+  if length > FEED_MAX_ENTRIES then call('LTRIM', log, -FEED_MAX_ENTRIES, -1) end
+  call('HSET', key, 'n', int(feed.n), 'e', feed.e, 'g', GEN, 'fk', feed.fk)
+  if length <= added or NOW - feed.ttl_set_ms >= FEED_TTL_SET_EVERY_MS then
+    call('HSET', key, 'x', int(NOW))
+    call('PEXPIRE', key, FEED_HEAD_KEPT_MS)
+    call('PEXPIRE', log, FEED_LOG_KEPT_MS)
+  end
+  feed.new = nil
+end
+
+-- A feed shows only a job's latest progress, so of one script's only the last is published there.
+local unpublished = {}
+
+local function publish_progress(job)
+  local text = unpublished[job.id]
+  if not text then return end
+  for _, feed in ipairs(feeds_of(job)) do publish(feed.channel, '-', text) end
+  unpublished[job.id] = nil
+end
+

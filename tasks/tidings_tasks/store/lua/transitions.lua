@@ -1,0 +1,171 @@
+-- The state machine, the one way to append an event, and the one place where changes are written.
+local LOG_MAX_ENTRIES, LOG_MAX_BYTES = 10000, 4194304
+local RESULT_INLINE_MAX_BYTES = 65536
+
+local EDGES = {
+  [''] = { scheduled = 1, queued = 1 },
+  scheduled = { queued = 1, cancelled = 1, failed = 1 },
+  queued = { running = 1, cancelled = 1, failed = 1 },
+  running = { retrying = 1, queued = 1, waiting_input = 1, cancelled = 1, completed = 1, failed = 1 },
+  retrying = { queued = 1, cancelled = 1, failed = 1 },
+  waiting_input = { queued = 1, cancelled = 1 },
+  completed = {}, failed = {}, cancelled = {},
+}
+local TERMINAL = { completed = 1, failed = 1, cancelled = 1 }
+
+local function save_all()
+  flush_indexes()
+  for id, job in pairs(changed) do
+    publish_progress(job)
+    save_record(id, job)
+  end
+  changed = {}
+  in_runs(texts, function(from, to) call('MSET', unpack(texts, from, to)) end)
+  texts = {}
+  for _, feed in pairs(feeds) do
+    if feed.new then save_feed(feed) end
+  end
+  for owner, states in pairs(counts) do
+    for state, difference in pairs(states) do
+      if difference ~= 0 and call('HINCRBY', P .. ':n:' .. owner, state, difference) == 0 then
+        call('HDEL', P .. ':n:' .. owner, state)
+      end
+    end
+  end
+  if order then call('SET', P .. ':order', int(order)) end
+  for queue in pairs(wakes) do
+    local list = P .. ':wake:' .. queue
+    if call('EXISTS', list) == 0 then call('LPUSH', list, '1') end
+  end
+  publish_all()
+end
+
+local function trim(job, length)
+  local log = P .. ':e:' .. job.id
+  while length > 1 and (length > LOG_MAX_ENTRIES or job.b > LOG_MAX_BYTES) do
+    local gone = call('LPOP', log)
+    length = length - 1
+    set(job, 'b', job.b - #gone)
+  end
+end
+
+-- Append one event: log first, then the job's channel, then its feeds. Returns nothing; the job's head has moved by one.
+local function emit(job, kind, data)
+  local id, n = job.id, job.n + 1
+  local log = P .. ':e:' .. id
+  local opening = n == 2 and opening_event(id, job)
+  if job.e ~= GEN then
+    set(job, 'fk', add_fork(job.fk, job.e, job.n))
+    set(job, 'e', GEN)
+    set(job, 'lk', nil)
+  end
+  set(job, 'n', n)
+  local head, tail = envelope(id, job, kind, ISO, data)
+  local text = head .. tail
+  if kind == 'progress' then
+    -- A progress event takes the place of the one right before it, and says so by prev: the newest is never folded away.
+    local base, size = string.match(job.lk, '^(%d+):(%d+)$')
+    local stored = text
+    if base then
+      stored = head .. ',"prev":' .. base .. tail
+      call('LSET', log, -1, stored)
+      set(job, 'b', job.b + #stored - tonumber(size))
+      if job.b > LOG_MAX_BYTES then trim(job, call('LLEN', log)) end
+    else
+      base = int(n - 1)
+      set(job, 'b', job.b + #stored)
+      trim(job, call('RPUSH', log, stored))
+    end
+    set(job, 'lk', base .. ':' .. #stored)
+    call('HSET', P .. ':x:' .. id, 'p', data)
+  else
+    set(job, 'lk', nil)
+    set(job, 'b', job.b + #text)
+    if opening then
+      call('RPUSH', log, opening, text)
+    elseif n > 1 then
+      trim(job, call('RPUSH', log, text))
+    end
+  end
+  publish(P .. ':c:' .. id, false, text)
+  if kind == 'progress' then
+    unpublished[id] = text
+  elseif kind ~= 'log' and kind ~= 'output' then
+    publish_progress(job)
+    if kind == 'completed' and #data > FEED_DATA_MAX_BYTES then
+      data = '{"result_ref":"/api/jobs/' .. id .. '/result","duration_s":' .. string.match(data, '"duration_s":([%d%.]+)}$') .. '}'
+      head, tail = envelope(id, job, kind, ISO, data)
+      text = head .. tail
+    end
+    for _, feed in ipairs(feeds_of(job)) do feed_append(feed, text) end
+  end
+end
+
+-- The sorted set in which a job in this state stands, and under which name.
+local function index_of(job)
+  if job.s == 'queued' then return P .. ':q:' .. job.q, job.id end
+  if job.s == 'scheduled' or job.s == 'retrying' then return P .. ':due', job.id end
+  if job.s == 'running' then return P .. ':lease', job.id .. ':' .. int(job.a) end
+  if TERMINAL[job.s] then return P .. ':done', job.id end
+end
+
+-- Take an edge of the state machine: the job leaves one index for another, and is counted anew. `score` is its place there.
+local function become(job, state, score)
+  if not EDGES[job.s][state] then error('illegal transition ' .. job.s .. ' -> ' .. state .. ' of ' .. job.id) end
+  local key, member = index_of(job)
+  if key then put(key, member, false) end
+  if job.s ~= '' then count(job.ow, job.s, -1) end
+  set(job, 's', state)
+  count(job.ow, state, 1)
+  key, member = index_of(job)
+  put(key, member, score)
+end
+
+-- The job goes to the end of its priority's line.
+local function enter_queue(job, reason)
+  become(job, 'queued', job.p * 281474976710656 + next_order())
+  emit(job, 'queued', queued_data(job, reason))
+  wakes[job.q] = true
+end
+
+local function enter_due(job, state, due_ms, data)
+  set(job, 'd', due_ms)
+  become(job, state, due_ms)
+  emit(job, state, data or scheduled_data(job))
+end
+
+local function duration(job)
+  if job.st == 0 then return '0' end
+  return string.format('%.3f', math.max(0, NOW - job.st) / 1000)
+end
+
+-- End a job. `event` is complete data for the terminal event; nothing may follow it.
+local function terminate(job, state, event)
+  become(job, state, NOW + (state == 'completed' and job.kc or job.kf))
+  set(job, 'f', NOW)
+  emit(job, state, event)
+  for _, feed in ipairs(feeds_of(job)) do put(feed.open, job.id, false) end
+  put(P .. ':o:' .. job.ow, job.id, 0)
+end
+
+local function fail(job, err, dead)
+  call('HSET', P .. ':x:' .. job.id, 'er', err)
+  terminate(job, 'failed', '{"error":' .. err .. ',"duration_s":' .. duration(job) .. ',"dead":' .. (dead and 'true' or 'false') .. '}')
+end
+
+local function cancel_now(job, by, reason)
+  terminate(job, 'cancelled', '{"by":' .. by .. ',"reason":' .. reason .. '}')
+end
+
+-- End a job that was asked to stop while it ran.
+local function cancel_asked(job) cancel_now(job, job.cb, job.cr ~= '' and job.cr or 'null') end
+
+-- Remove an ended job and all that is kept of it.
+local function purge(job)
+  put(P .. ':done', job.id, false)
+  put(P .. ':o:' .. job.ow, job.id, false)
+  count(job.ow, job.s, -1)
+  call('UNLINK', P .. ':j:' .. job.id, P .. ':m:' .. job.id, P .. ':x:' .. job.id, P .. ':e:' .. job.id)
+  jobs[job.id] = false
+  changed[job.id] = nil
+end
