@@ -171,6 +171,7 @@ class Gateway:
                 if len(arguments) != 1 or not isinstance(arguments[0], dict):
                     raise InvalidInput('the call takes one object, such as {"job_id": "…"}')
                 await connection.wait_for_room()
+                _check_alive(connection)
                 return await call(connection, arguments[0])
             except TidingsError as error:
                 return _refusal(error)
@@ -205,6 +206,7 @@ class Gateway:
         try:
             await topic.wait_confirmed(_CONFIRM_TIMEOUT_S)
             page = await self._first_page(job_id, after)
+            _check_alive(connection)
         except BaseException:
             watch.end()
             raise
@@ -245,6 +247,7 @@ class Gateway:
             await topic.wait_confirmed(_CONFIRM_TIMEOUT_S)
             page = await topic.source.read(after or BEGINNING, limit=ACK_MAX_EVENTS, max_bytes=ACK_MAX_BYTES)
             assert page is not None
+            _check_alive(connection)
         except BaseException:
             watch.end()
             raise
@@ -359,6 +362,12 @@ class Gateway:
         except TidingsError:
             return False
         return True
+
+
+def _check_alive(connection: Connection) -> None:
+    """Refuse to begin anything for a client that went away meanwhile: nobody would end it."""
+    if connection.has_ended:
+        raise Unauthenticated("the connection has ended")
 
 
 def _refusal(error: TidingsError) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import jwt
 import orjson
 import pytest
 import socketio
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession, TCPConnector, web
 
 from tests.support.driving import JobDriver, check_sequence, read_log
 from tests.support.timing import scaled
@@ -220,22 +221,33 @@ async def test_a_second_ack_comes_behind_what_the_first_subscription_sent(
     """A replaced subscription sends nothing any more once the new one is acknowledged, however slow the client."""
     claim = await driver.start()
     for _ in range(3):
-        await driver.log(claim, *("x" * 100 for _ in range(500)))
+        await driver.log(claim, *("x" * 1000 for _ in range(500)))
     await driver.complete(claim)
-    async with ClientSession() as session:
+    call = f'["subscribe",{{"job_id":"{claim.id}","after":"0"}}]'
+    other = await harness.connect({"token": token()})
+    async with ClientSession(connector=TCPConnector(socket_factory=small_socket)) as session:
         url = harness.url + "/socket.io/?EIO=4&transport=websocket"
-        async with asyncio.timeout(scaled(20)), session.ws_connect(url) as socket:
-            await socket.send_str(f'40{{"token":"{token()}"}}')
-            for number in range(4):
-                await socket.send_str(f'42{number}["subscribe",{{"job_id":"{claim.id}","after":"0"}}]')
+        async with asyncio.timeout(scaled(20)), session.ws_connect(url) as wired:
+            await wired.send_str(f'40{{"token":"{token()}"}}')
+            await wired.send_str("420" + call)
+            while not any(connection._backlog for connection in harness.gateway._connections.values()):
+                await other.call("unsubscribe", {"feed": "mine"})
+            await wired.send_str("421" + call)
             acks, seqs = 0, [0]
-            while acks < 4 or seqs[-1] < 1503:
-                text = await socket.receive_str()
+            while acks < 2 or seqs[-1] < 1503:
+                text = await wired.receive_str()
                 if text.startswith("43"):
                     acks, seqs = acks + 1, [event["seq"] for event in orjson.loads(text[3:])[0]["events"]]
-                elif acks and text.startswith('42["job:'):
+                elif text.startswith('42["job:'):
                     assert orjson.loads(text[2:])[1]["seq"] == seqs[-1] + 1
                     seqs.append(seqs[-1] + 1)
+
+
+def small_socket(info: tuple[Any, ...]) -> socket.socket:
+    """A socket that takes little before its reader does, so that the server's side fills up."""
+    made = socket.socket(info[0], info[1], info[2])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return made
 
 
 async def test_calls_do_not_outrun_a_client_that_reads_nothing(harness: Harness, driver: JobDriver) -> None:
@@ -258,7 +270,10 @@ async def test_calls_do_not_outrun_a_client_that_reads_nothing(harness: Harness,
         sockets = harness.gateway._server.eio.sockets.values()
         waiting = max(waiting, *(sum(len(p.data or "") for p in s.queue._queue) for s in sockets))
     assert 0 < waiting <= 2 * 262_144 + 256_000
-    writer.close()
+    writer.transport.abort()
+    async with asyncio.timeout(scaled(10)):
+        while harness.gateway.connections == 2:
+            await other.call("unsubscribe", {"feed": "mine"})
 
 
 async def test_an_ack_is_bounded_in_bytes(harness: Harness, driver: JobDriver) -> None:
@@ -585,14 +600,14 @@ async def test_a_client_that_breaks_the_protocol_is_forgotten(harness: Harness, 
     """Forged connects and disconnects, and packets of no type, end the connection before the client sees it close."""
     async with ClientSession() as session:
         url = harness.url + "/socket.io/?EIO=4&transport=websocket"
-        async with asyncio.timeout(scaled(10)), session.ws_connect(url) as socket:
-            await socket.send_str(f'40{{"token":"{token()}"}}')
-            await socket.send_str('421["subscribe",{"feed":"mine"}]')
-            while not (await socket.receive_str()).startswith("431"):
+        async with asyncio.timeout(scaled(10)), session.ws_connect(url) as wired:
+            await wired.send_str(f'40{{"token":"{token()}"}}')
+            await wired.send_str('421["subscribe",{"feed":"mine"}]')
+            while not (await wired.receive_str()).startswith("431"):
                 pass
             assert harness.gateway.connections == 1
-            await socket.send_str(packet)
-            while not (await socket.receive()).type.name.startswith("CLOS"):
+            await wired.send_str(packet)
+            while not (await wired.receive()).type.name.startswith("CLOS"):
                 pass
     assert harness.gateway.connections == 0
 
@@ -604,12 +619,12 @@ async def test_a_client_that_left_without_closing_has_the_deadline_again(
     monkeypatch.setattr(wire, "CONNECT_DEADLINE_S", 0.2)
     async with ClientSession() as session:
         url = harness.url + "/socket.io/?EIO=4&transport=websocket"
-        async with asyncio.timeout(scaled(10)), session.ws_connect(url) as socket:
-            await socket.send_str(f'40{{"token":"{token()}"}}')
-            while not (await socket.receive_str()).startswith('42["hello"'):
+        async with asyncio.timeout(scaled(10)), session.ws_connect(url) as wired:
+            await wired.send_str(f'40{{"token":"{token()}"}}')
+            while not (await wired.receive_str()).startswith('42["hello"'):
                 pass
-            await socket.send_str("41")
-            while not (await socket.receive()).type.name.startswith("CLOS"):
+            await wired.send_str("41")
+            while not (await wired.receive()).type.name.startswith("CLOS"):
                 pass
 
 

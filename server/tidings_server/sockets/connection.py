@@ -44,6 +44,11 @@ class Connection:
         self._timers: list[asyncio.TimerHandle] = []
         self._is_closed = False
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the client is gone; nothing may be begun for it any more."""
+        return self._is_closed
+
     def answer(self, packet: Any) -> None:
         """Send a call's answer behind everything sent before; the next call is to ``wait_for_room``."""
         socket = self._server.engine_socket(self.sid)

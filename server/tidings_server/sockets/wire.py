@@ -104,6 +104,16 @@ class _PlainWebSocket(_DriverWebSocket):  # type: ignore[misc]  # the library is
             socket.stop_abort()
         return self._sock
 
+    async def send(self, message: Any) -> None:
+        try:
+            await super().send(message)
+        except Exception:
+            # The reader cannot notice while a call of this client waits for it to read.
+            await self.handler.__self__.close(
+                wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR
+            )
+            raise
+
 
 class _EngineSocket(AsyncSocket):  # type: ignore[misc]  # the library is not typed
     """engineio's socket with bounds: on the packets of a poll's answer, and on how long a closed one may linger."""
