@@ -181,6 +181,8 @@ class Relay:
                 topic.refill()
 
     async def _sing(self) -> None:
+        # A canary sent before anybody listens would be lost, and readiness a second later than need be.
+        await asyncio.shield(self._subscriber.subscribe(self._canary))
         while True:
             try:
                 await self.store.publish(self._canary.decode(), b"-")
