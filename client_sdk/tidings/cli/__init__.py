@@ -28,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments behind the program's name; the process's own when left out.
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    command = _command_in(arguments)
     try:
-        answer = typer.main.get_command(_app(arguments)).main(
+        answer = typer.main.get_command(_app(command)).main(
             arguments, prog_name="tidings", standalone_mode=False
         )
         return answer if isinstance(answer, int) else 0
@@ -37,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone, as `head` does; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except ModuleNotFoundError as error:
+        advice = floors.explain_missing(command, error)
+        if advice is None:
+            raise
+        return _say(advice, EXIT_USAGE)
     except TidingsError as error:
         return _say(describe(error), EXIT_FAILED)
     except (KeyboardInterrupt, typer.Abort):
@@ -55,7 +61,7 @@ _USAGE_ERROR: type[Exception] = next(
 )
 
 
-def _app(arguments: Sequence[str]) -> typer.Typer:
+def _app(command: str) -> typer.Typer:
     app = typer.Typer(
         help="Run background jobs and follow them live.",
         add_completion=False,
@@ -74,9 +80,13 @@ def _app(arguments: Sequence[str]) -> typer.Typer:
 
     jobs.register(app)
     # A client command must not wait for a server's imports.
-    if next((word for word in arguments if not word.startswith("-")), None) not in jobs.COMMANDS:
+    if command not in jobs.COMMANDS:
         floors.register(app)
     return app
+
+
+def _command_in(arguments: Sequence[str]) -> str:
+    return next((word for word in arguments if not word.startswith("-")), "")
 
 
 def _show_version(wanted: bool) -> None:

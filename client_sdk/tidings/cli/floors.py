@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from importlib.metadata import entry_points
 
 import typer
 
-__all__ = ["GROUP", "register"]
+__all__ = ["GROUP", "explain_missing", "register"]
 
 GROUP = "tidings.commands"
 """Entry points of this group name a function `register(app: typer.Typer) -> None`."""
@@ -19,6 +20,26 @@ _EXTRAS = {
     "openapi": "server",
     "worker": "worker",
 }
+_OWN = ("tidings", "tidings_tasks", "tidings_server")
+EXIT_USAGE = 2
+
+
+def explain_missing(command: str, error: ModuleNotFoundError) -> str | None:
+    """Say which extra brings the module that ``command`` misses.
+
+    None when it is not this installation's to say: the import stands in other code, such as a user's job module.
+    """
+    extra = _EXTRAS.get(command)
+    if extra is None or error.name is None or error.name.partition(".")[0] in _OWN:
+        return None
+    importers = [
+        str(frame.f_globals.get("__name__"))
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith("<frozen importlib")
+    ]
+    if not importers or importers[-1].partition(".")[0] not in _OWN:
+        return None
+    return _advise(command, extra, error.name)
 
 
 def register(app: typer.Typer) -> None:
@@ -46,9 +67,13 @@ def _add_signpost(app: typer.Typer, name: str, extra: str, missing: list[str]) -
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     )
     def signpost() -> None:
-        why = f" (there is no module {', '.join(missing)})" if missing else ""
-        typer.echo(f"error: `tidings {name}` is not installed{why}: pip install 'tidings[{extra}]'", err=True)
-        raise typer.Exit(1)
+        typer.echo(f"error: {_advise(name, extra, ', '.join(missing))}", err=True)
+        raise typer.Exit(EXIT_USAGE)
+
+
+def _advise(command: str, extra: str, missing: str) -> str:
+    why = f" (there is no module {missing})" if missing else ""
+    return f"`tidings {command}` needs `pip install 'tidings[{extra}]'`{why}"
 
 
 def _name(command: typer.models.CommandInfo) -> str:

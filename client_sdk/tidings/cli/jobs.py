@@ -21,7 +21,7 @@ from ..protocol.position import Position
 from ..protocol.states import EventKind, JobState
 from .display import JobDisplay, make_console, table_of
 from .inputs import read_input, read_object
-from .messages import one_line
+from .messages import TOKEN_SOURCE, one_line
 
 __all__ = ["COMMANDS", "register"]
 
@@ -197,8 +197,7 @@ def _run(work: Callable[[Client], Coroutine[Any, Any, bool]]) -> None:
     token = os.environ.get("TIDINGS_TOKEN")
     if not token:
         raise typer.BadParameter(
-            "it is not set; set it to a token, such as one from `tidings token --sub YOU`",
-            param_hint="TIDINGS_TOKEN",
+            f"it is not set; set it to a token: {TOKEN_SOURCE}", param_hint="TIDINGS_TOKEN"
         )
     try:
         client = Client(url, token)

@@ -15,14 +15,17 @@ from ..protocol.errors import (
     Unauthenticated,
 )
 
-__all__ = ["describe", "one_line", "printable"]
+__all__ = ["TOKEN_SOURCE", "describe", "one_line", "printable"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_TOKEN_HINT = "set TIDINGS_TOKEN to a valid token, such as one from `tidings token --sub YOU`"  # noqa: S105 - a hint
+# The command is named with its place: where the client alone is installed, it cannot run.
+TOKEN_SOURCE = (
+    "`tidings dev` prints one, and `tidings token --sub YOU` makes one where the server is installed"  # noqa: S105 - a hint
+)
 _HINTS: tuple[tuple[type[TidingsError], str], ...] = (
     (ConnectionLost, "is the server running, and is TIDINGS_URL right?"),
     (TokenExpired, "set TIDINGS_TOKEN to a fresh one"),
-    (Unauthenticated, _TOKEN_HINT),
+    (Unauthenticated, f"set TIDINGS_TOKEN to a valid token: {TOKEN_SOURCE}"),
     (Forbidden, "use a token with the scope for it"),
     (JobNotFound, "check the id; other people's jobs look like none"),
 )
