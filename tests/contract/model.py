@@ -91,6 +91,7 @@ class Model:
         found: list[tuple[Outcome, str]] = []
         made: list[ModelJob] = []
         room: dict[str, int] = {}
+        full: set[tuple[str, str]] = set()
         for submission in submissions:
             key = (submission.spec.tenant.scope, submission.idempotency_key)
             holder, fingerprint = self.keys.get(key, ("", "")) if key[1] else ("", "")
@@ -99,11 +100,14 @@ class Model:
             elif holder in self.jobs:
                 same = fingerprint == submission.fingerprint
                 found.append((Outcome.REPLAYED if same else Outcome.CONFLICT, holder))
+            elif key[1] and key in full:
+                found.append((Outcome.FULL, submission.id))
             else:
                 line = "due" if self._due_ms(submission) > self.now_ms else f"q:{submission.queue}"
                 room[line] = room.get(line, self.max_queue_length - self._length(line)) - 1
                 if room[line] < 0:
                     found.append((Outcome.FULL, submission.id))
+                    full.add(key)
                     continue
                 found.append((Outcome.CREATED, submission.id))
                 job = ModelJob(submission, self.generation)

@@ -154,17 +154,17 @@ def test_a_full_queue_answers_twins_alike(bench: Bench, monkeypatch: pytest.Monk
     assert outcomes(bench.enqueue(keyed(bench), keyed(bench))) == ["full", "full"]
 
 
-def test_a_key_whose_first_request_found_no_room_is_free(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fingerprint", ["f", "g"])
+def test_requests_under_a_key_that_found_no_room_are_all_told_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fingerprint: str
 ) -> None:
-    """A job that was not stored holds nothing: the next request of the call has the key."""
+    """Also one that would have had room: a repeat of the call must find the same, and the key stays free."""
     monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 1)
     bench.add(queue="full")
-    second = bench.submission(queue="free", idempotency_key="k", fingerprint="g")
-    bench.checks = False
-    found = bench.enqueue(bench.submission(queue="full", idempotency_key="k", fingerprint="f"), second)
-    assert outcomes(found) == ["full", "created"]
-    assert found[1].id == second.id
+    second = bench.submission(queue="free", idempotency_key="k", fingerprint=fingerprint)
+    first = bench.submission(queue="full", idempotency_key="k", fingerprint="f")
+    assert outcomes(bench.enqueue(first, second)) == ["full", "full"]
+    assert outcomes(bench.enqueue(second)) == ["created"]
 
 
 def test_a_thousand_jobs_go_into_one_call(bench: Bench) -> None:

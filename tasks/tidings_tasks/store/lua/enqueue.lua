@@ -46,7 +46,9 @@ for i = 5, #ARGV, PER_JOB do
         end
       end
     end
-    if holder then
+    if holder and holder.outcome == 'full' then
+      entry.outcome = 'full' -- so that a repeat of the call, when its twin still finds no room, gets the same answer
+    elseif holder then
       entry.id = holder.id
       if print ~= ARGV[i + 7] then
         entry.outcome = 'conflict'
@@ -60,7 +62,7 @@ for i = 5, #ARGV, PER_JOB do
       room[line] = (room[line] or max_length - call('ZCARD', line)) - 1
       entry.outcome = room[line] < 0 and 'full' or 'new'
       entry.due_ms = due_ms
-      if key ~= '' and entry.outcome == 'new' then by_key[key] = entry end
+      if key ~= '' then by_key[key] = entry end
     end
     by_id[id] = entry
   end
