@@ -20,6 +20,8 @@ EXIT_USAGE = 2
 _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 5.0
 _STEADY_AFTER_S = 10.0
+_FIRST_ASK_S = 1.0
+_LAST_ASK_S = 10.0
 _START_TRIES = 3
 _LAST_WORDS_S = 1.0
 
@@ -36,13 +38,15 @@ class Child:
     """A supervised process: ``run`` starts it, and starts it again when it ends, until ``stop``.
 
     After a first crash it is started at once, then after 0.1 s, doubling up to 5 s; a run of 10 s begins anew. Before it
-    was ever ready, the third crash is final, and so is status 2, which says that the settings are wrong.
+    was ever ready, the third crash is final, and so is status 2, which says that the settings are wrong. Later, one that
+    ends before it is ready waits while ``can_start`` says that it would only end again.
 
     Args:
         argv: the command. Without ``wait_ready`` it must take ``--ready-fd N``, and write a newline there when ready.
         grace_s: how long it may take to end after SIGTERM, seconds; then SIGKILL.
         wait_ready: returns when a process that was just started is ready.
         on_ready: called each time that it has become ready.
+        can_start: tells whether another start can succeed.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Child:
         pass_fds: Sequence[int] = (),
         wait_ready: Callable[[], Awaitable[None]] | None = None,
         on_ready: Callable[[], Awaitable[None]] | None = None,
+        can_start: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.name = name
         self.ready = asyncio.Event()
@@ -67,9 +72,16 @@ class Child:
         self._pass_fds = tuple(pass_fds)
         self._wait_ready = wait_ready
         self._on_ready = on_ready
+        self._can_start = can_start
+        self._is_ready = False
         self._stopping = False
         self._end = asyncio.Event()
         self._again = asyncio.Event()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the process that runs has become ready, and was not asked to end."""
+        return self._is_ready and not self._end.is_set()
 
     async def run(self) -> None:
         """Keep the process running until ``stop``. Cancelled, it kills the process.
@@ -81,6 +93,7 @@ class Child:
         while not self._stopping:
             started_at = time.monotonic()
             status = await self._run_once()
+            was_ready, self._is_ready = self._is_ready, False
             if self._again.is_set():
                 self._again.clear()
                 crashes = 0
@@ -90,8 +103,13 @@ class Child:
             self._terminal.announce("ended", name=self.name, status=status)
             if not self.ready.is_set() and (status == EXIT_USAGE or crashes >= _START_TRIES):
                 raise ChildFailed(self.name, status)
-            if crashes > 1:
-                await self._pause(min(_FIRST_BACKOFF_S * 2 ** (crashes - 2), _LAST_BACKOFF_S))
+            if not was_ready and await self._wait_until_startable():
+                crashes = 0
+            pause_s = min(_FIRST_BACKOFF_S * 2 ** (crashes - 2), _LAST_BACKOFF_S) if crashes > 1 else 0.0
+            if not self._stopping:
+                when = f" in {pause_s:g} s" if pause_s else ""
+                self._terminal.say("dev", f"starting another {self.name}{when}")
+            await self._pause(pause_s)
             self._again.clear()
 
     def restart(self) -> None:
@@ -103,6 +121,37 @@ class Child:
         """Let the process end gracefully; ``run`` returns when it has."""
         self._stopping = True
         self.restart()
+
+    async def _wait_until_startable(self) -> bool:
+        """Wait for ``restart``, or until a start is not in vain any more; False when it is not to begin with.
+
+        Not every file that the code needs is watched, so that is asked again and again too.
+        """
+        if not await self._is_blocked():
+            return False
+        self._terminal.say("dev", f"the {self.name} cannot start with this code: waiting for a change")
+        self._terminal.announce("waiting", name=self.name)
+        pause_s = _FIRST_ASK_S
+        while not self._again.is_set():
+            await self._pause(pause_s)
+            if not await self._is_blocked():
+                break
+            pause_s = min(pause_s * 2, _LAST_ASK_S)
+        return True
+
+    async def _is_blocked(self) -> bool:
+        """Ask whether another start is in vain; a restart or stop in the meantime is an answer too: it is not."""
+        if self._can_start is None or self._again.is_set():
+            return False
+        ask = asyncio.ensure_future(self._can_start())
+        again = asyncio.create_task(self._again.wait(), name=f"{self.name}-again")
+        try:
+            await asyncio.wait([ask, again], return_when=asyncio.FIRST_COMPLETED)
+            return not self._again.is_set() and not ask.result()
+        finally:
+            ask.cancel()
+            again.cancel()
+            await asyncio.gather(ask, again, return_exceptions=True)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -156,8 +205,9 @@ class Child:
         elif not await reader.readline():
             return
         self.ready.set()
+        self._is_ready = True
         self._terminal.announce("up", name=self.name)
-        if self._on_ready is not None:
+        if self._on_ready is not None and not self._end.is_set():
             await self._on_ready()
 
     async def _end_when_asked(self, process: subprocess.Popen[bytes]) -> None:

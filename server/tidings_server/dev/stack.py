@@ -10,13 +10,13 @@ from pathlib import Path
 
 import aiohttp
 
-from tidings_tasks.child_process import tie_command
 from tidings_tasks.embedded import START_TIMEOUT_S, STOP_GRACE_S, EmbeddedValkey
 from tidings_tasks.settings import Settings
 
 from ..listening import find_port, make_url
 from ..minting import make_kept_secret, mint_token
 from .child import Child
+from .importing import try_import
 from .terminal import Terminal
 from .watching import find_sources, watch_sources
 
@@ -62,6 +62,7 @@ class DevStack:
         self._gone = asyncio.Event()
         self._terminal = Terminal(as_json=as_json, on_gone=self._gone.set)
         self._introduced = False
+        self._reloading = False
         self._env = self._make_env()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -127,27 +128,27 @@ class DevStack:
         """Restart the parts on changed job code, unless it does not import."""
         names = ", ".join(sorted({path.name for path in paths}))
         self._terminal.say("dev", f"changed: {names}")
-        command = tie_command([sys.executable, "-m", "tidings_tasks.job_modules", *self._settings.jobs])
-        process = await asyncio.create_subprocess_exec(
-            *command.argv,
-            env=self._env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=command.pass_fds,
-            process_group=0,
-        )
-        _, complaint = await process.communicate()
-        if process.returncode != 0:
-            reason = complaint.decode("utf-8", "replace")
+        reason = await try_import(self._settings.jobs, self._env)
+        if reason is not None:
             for line in reason.splitlines():
                 self._terminal.say("dev", line)
-            self._terminal.say("dev", "the code before the change goes on running")
+            self._terminal.say("dev", _describe_refusal(parts))
             self._terminal.announce("reload_refused", paths=[str(path) for path in paths], reason=reason)
             return
         self._terminal.announce("reloading", paths=[str(path) for path in paths])
+        self._reloading = True
         for part in parts:
             part.restart()
+
+    async def _can_import(self) -> bool:
+        return await try_import(self._settings.jobs, self._env) is None
+
+    def _note_up(self, parts: Sequence[Child]) -> None:
+        """Say that a reload is done, once every part is up with the new code."""
+        if self._reloading and all(part.is_up for part in parts):
+            self._reloading = False
+            self._terminal.say("dev", "reloaded")
+            self._terminal.announce("reloaded")
 
     def _make_store(self) -> Child | None:
         embedded = self._embedded
@@ -169,12 +170,22 @@ class DevStack:
         grace_s = self._settings.shutdown_grace_s + _CLOSING_S
         # The script beside this interpreter may be missing from PATH; the module is always there.
         command = [sys.executable, "-m", "tidings"]
-        server = Child(
-            "server", [*command, "server"], self._terminal,
-            grace_s=grace_s, env=self._env, on_ready=self._introduce,
-        )  # fmt: skip
-        worker = Child("worker", [*command, "worker"], self._terminal, grace_s=grace_s, env=self._env)
-        return [server, worker]
+        parts: list[Child] = []
+
+        async def note_server() -> None:
+            self._note_up(parts)
+            await self._introduce()
+
+        async def note_worker() -> None:
+            self._note_up(parts)
+
+        for name, note in (("server", note_server), ("worker", note_worker)):
+            part = Child(
+                name, [*command, name], self._terminal,
+                grace_s=grace_s, env=self._env, on_ready=note, can_start=self._can_import,
+            )  # fmt: skip
+            parts.append(part)
+        return parts
 
     def _make_env(self) -> dict[str, str]:
         settings = self._settings
@@ -224,3 +235,14 @@ class DevStack:
                 await asyncio.sleep(pause_s)
                 # Each question is a line in the server's log.
                 pause_s = min(pause_s * 2, _LAST_POLL_S)
+
+
+def _describe_refusal(parts: Sequence[Child]) -> str:
+    """What becomes of the parts when a change does not import: a part that was not up may have met the change."""
+    starting = [part.name for part in parts if not part.is_up]
+    if not starting:
+        return "the code before the change goes on running"
+    verb = "is" if len(starting) == 1 else "are"
+    return (
+        f"the {' and the '.join(starting)} {verb} not up; what cannot start with this code waits for a change"
+    )
