@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import tempfile
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal, NamedTuple, cast
+from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tidings.protocol.errors import TidingsError
 
@@ -17,7 +21,7 @@ from .job_modules import import_job_modules
 from .settings import Settings, SettingsError
 from .store import Keyspace, Store
 
-__all__ = ["Finding", "check_all"]
+__all__ = ["Finding", "check_all", "explain_settings"]
 
 # Sharded pub/sub, which events travel on, came with this version of Redis; every Valkey has it.
 _LEAST_REDIS = (7, 0)
@@ -34,17 +38,44 @@ class Finding(NamedTuple):
 
 async def check_all(settings: Settings) -> list[Finding]:
     """Run every check; none of them changes anything that is kept, nor raises."""
-    findings = [_check_secret(settings), _check_data_dir(settings), *_check_jobs(settings)]
+    findings = [
+        _tell_env(settings),
+        _check_secret(settings),
+        _check_data_dir(settings),
+        *_check_jobs(settings),
+    ]
     if settings.store_url is not None:
         return [*findings, *await _check_store(settings, settings.store_url)]
     return [*findings, _check_embedded(settings)]
+
+
+def explain_settings(error: SettingsError) -> list[Finding]:
+    """Turn settings that are not valid into findings; what a message says behind its semicolon is the fix."""
+    found = []
+    for entry in error.errors:
+        message, _, fix = entry.message.partition("; ")
+        default = f"change {entry.field}, or unset it for its default (docs/settings.md)"
+        found.append(Finding(entry.field, "error", message, fix or default))
+    return found or [Finding("settings", "error", error.detail, "mend that file, or remove it")]
+
+
+def _tell_env(settings: Settings) -> Finding:
+    origin = "as set" if "env" in settings.model_fields_set else "the default, since it is not set"
+    other = "production" if settings.env != "production" else "development"
+    hint = ", as `tidings dev` runs" if other == "development" else ""
+    return Finding(
+        "TIDINGS_ENV",
+        "ok",
+        f"judged as {settings.env} ({origin}); TIDINGS_ENV={other} judges as {other}{hint}",
+    )
 
 
 def _check_secret(settings: Settings) -> Finding:
     if settings.jwt_secret is not None:
         return Finding("JWT_SECRET", "ok", "set")
     status: Literal["error", "warning"] = "error" if settings.env == "production" else "warning"
-    fix = 'set one of at least 32 characters: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+    # The same value for every server: made once, and kept.
+    fix = """echo "JWT_SECRET=$(python -c 'import secrets; print(secrets.token_urlsafe(32))')" >> .env"""
     return Finding("JWT_SECRET", status, "not set; only `tidings dev` makes one of its own", fix)
 
 
@@ -72,13 +103,13 @@ def _check_jobs(settings: Settings) -> list[Finding]:
     names = ", ".join(job_type.name for job_type in registry)
     if names:
         return [Finding("TIDINGS_JOBS", "ok", f"registers {names}")]
-    fix = "set it to the modules that register them, like myapp.jobs, or give them to `tidings worker`"
+    fix = "name the modules that register them: TIDINGS_JOBS=myapp.jobs, or `tidings worker myapp.jobs`"
     return [Finding("TIDINGS_JOBS", "warning", "no job types are registered", fix)]
 
 
 def _check_embedded(settings: Settings) -> Finding:
     if settings.env == "production":
-        fix = "set it to a Valkey or Redis, like redis://localhost:6379/0; TIDINGS_ENV=development embeds one"
+        fix = "REDIS_URL=redis://localhost:6379/0, with the address of your Valkey or Redis; TIDINGS_ENV=development embeds one"
         return Finding("REDIS_URL", "error", "not set, and production has no embedded store", fix)
     try:
         find_binary()
@@ -97,17 +128,60 @@ async def _check_store(settings: Settings, url: str) -> list[Finding]:
                 info = await client.info()
                 config = await _read_config(client)
             await _attach(settings, url)
-    except (AuthenticationError, NoPermissionError):
-        fix = "mend the user and password in REDIS_URL (or REDIS_PASSWORD)"
-        return [Finding("REDIS_URL", "error", "the store refuses this user and password", fix)]
     except (RedisError, OSError, TimeoutError) as error:
-        fix = "is it running, and can this machine reach it? mend REDIS_URL otherwise"
-        return [Finding("REDIS_URL", "error", f"the store does not answer: {type(error).__name__}", fix)]
+        cause = _find_cause(error)
+        if isinstance(cause, AuthenticationError | NoPermissionError):
+            return [_explain_refusal(cause, url)]
+        return [_explain_silence(cause, url, settings.store_timeout_s)]
     except TidingsError as error:
         return [
             Finding("REDIS_URL", "error", str(error), "set TIDINGS_SHARDS or TIDINGS_KEY_PREFIX to match")
         ]
     return _judge_store(info, config)
+
+
+def _explain_refusal(error: RedisError, url: str) -> Finding:
+    form = "REDIS_URL=redis://USER:PASSWORD@HOST:PORT/0, or REDIS_PASSWORD beside REDIS_HOST"
+    if isinstance(error, NoPermissionError):
+        fix = "allow this user all commands, keys and channels: ACL SETUSER NAME on ~* &* +@all"
+        return Finding("REDIS_URL", "error", "the store does not allow this user what is needed", fix)
+    if urlsplit(url).password is None:
+        return Finding("REDIS_URL", "error", "the store wants a password, and none is set", f"set it: {form}")
+    return Finding("REDIS_URL", "error", "the store refuses this user and password", f"correct them: {form}")
+
+
+def _find_cause(error: BaseException) -> BaseException:
+    """Return what lies beneath: redis-py raises its general errors from those that say what is wrong."""
+    telling = (OSError, AuthenticationError, NoPermissionError)
+    while not isinstance(error, telling) and (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
+
+
+def _explain_silence(cause: BaseException, url: str, timeout_s: float) -> Finding:
+    """Say why there is no connection; the URL is told without its user and password."""
+    parts = urlsplit(url)
+    where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+    match cause:
+        case socket.gaierror():
+            why, fix = "the host is unknown", "correct the host in REDIS_URL (or REDIS_HOST)"
+        case ConnectionRefusedError() | FileNotFoundError():
+            why = (
+                "connection refused"
+                if isinstance(cause, ConnectionRefusedError)
+                else "there is no such socket"
+            )
+            fix = "start the store there, or set REDIS_URL to the address of one that runs"
+        case ssl.SSLError():
+            why = f"TLS failed ({cause.reason or 'no reason given'})"
+            fix = "write redis:// for a store without TLS, rediss:// for one with a valid certificate"
+        case TimeoutError() | RedisTimeoutError() | asyncio.CancelledError():
+            why = f"no answer within {timeout_s:g} s"
+            fix = "let this machine reach it (network, firewall), or correct the address in REDIS_URL"
+        case _:
+            why = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+            fix = "correct REDIS_URL: redis://HOST:PORT/0, or rediss:// for a store with TLS"
+    return Finding("REDIS_URL", "error", f"the store at {where} does not answer: {why}", fix)
 
 
 async def _attach(settings: Settings, url: str) -> None:

@@ -128,16 +128,14 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Try what the settings name, say how to mend each fault, and exit with 1 when there is one."""
-    from .checking import Finding, check_all
+    from .checking import check_all, explain_settings
     from .settings import SettingsError
 
     try:
         settings = load_command_settings(modules, data_dir=data)
         findings = asyncio.run(check_all(settings))
     except SettingsError as error:
-        findings = [
-            Finding(entry.field, "error", entry.message, "see docs/settings.md") for entry in error.errors
-        ] or [Finding("settings", "error", error.detail, "see docs/settings.md")]
+        findings = explain_settings(error)
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings]))
     else:

@@ -20,7 +20,7 @@ import jwt
 import pytest
 
 from tests.support.stack import LiveStack, clean_environ
-from tests.support.timing import scaled
+from tests.support.timing import eventually_sync, scaled
 from tidings_tasks.embedded import EmbeddedValkey
 
 pytestmark = pytest.mark.acceptance
@@ -50,6 +50,14 @@ def get(url: str, token: str | None = None) -> Any:
     with urlopen(Request(url, headers=headers), timeout=scaled(10)) as answer:
         text = answer.read().decode()
     return json.loads(text) if "json" in answer.headers["Content-Type"] else text
+
+
+def post(stack: LiveStack, path: str, body: Any) -> Any:
+    """Send JSON as alice, and return the answer's."""
+    headers = {"Authorization": f"Bearer {stack.token()}", "Content-Type": "application/json"}
+    request = Request(stack.url + path, json.dumps(body).encode(), headers)
+    with urlopen(request, timeout=scaled(10)) as answer:
+        return json.load(answer)
 
 
 @contextmanager
@@ -247,7 +255,7 @@ def test_dev_reloads_changed_job_code(tmp_path: Path) -> None:
         module.write_text(JOBS.format(name="second", answer="two"))
         stack.wait_for("reloading", since=since)
         stack.wait_for("ready", since=since)
-        stack.wait_for("up", "worker", since=since)
+        stack.wait_for("reloaded", since=since)
         assert _answer(stack, "shop.second") == "two"
         assert "shop.first" not in {
             entry["type"] for entry in get(f"{stack.url}/api/job-types", stack.token())["job_types"]
@@ -256,14 +264,88 @@ def test_dev_reloads_changed_job_code(tmp_path: Path) -> None:
         assert stack.stop() == 0
 
 
+SLOW_TO_END = textwrap.dedent(
+    """
+    import asyncio
+    from pathlib import Path
+    from tidings_tasks import JobContext, job
+
+    @job("shop.hold")
+    async def hold(ctx: JobContext) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            Path("ending").write_text("")
+            while not Path("go").exists():
+                await asyncio.sleep(0.02)
+    """
+)
+
+
+def test_a_broken_edit_in_the_midst_of_a_reload_is_told_and_mended(tmp_path: Path) -> None:
+    """The worker that cannot start waits, dev does not claim that it runs, and it comes back with the code."""
+    module = tmp_path / "shop_jobs.py"
+    module.write_text(SLOW_TO_END)
+    stack = LiveStack(tmp_path / "data", modules=["shop_jobs"], cwd=tmp_path)
+    stack.start()
+    try:
+        job = post(stack, "/api/jobs", {"type": "shop.hold"})
+        eventually_sync(
+            lambda: get(f"{stack.url}/api/jobs/{job['id']}", stack.token())["status"] == "running"
+        )
+
+        since = stack.mark()
+        module.write_text(JOBS.format(name="first", answer="one"))
+        stack.wait_for("reloading", since=since)
+        # The old worker still ends, with a job that takes its time; the server has the new code.
+        eventually_sync((tmp_path / "ending").exists)
+        stack.wait_for("ready", since=since)
+        module.write_text("this is no Python")
+        stack.wait_for("reload_refused", since=since)
+        (tmp_path / "go").write_text("")
+        stack.wait_for("waiting", "worker", since=since)
+        said = "\n".join(stack.output)
+        assert "the worker is not up; what cannot start with this code waits for a change" in said
+        assert "goes on running" not in said
+        assert sum(_is_end(entry) for entry in stack.events[since:]) == 1
+
+        since = stack.mark()
+        module.write_text(JOBS.format(name="second", answer="two"))
+        stack.wait_for("reloaded", since=since)
+        assert _answer(stack, "shop.second") == "two"
+    finally:
+        (tmp_path / "go").write_text("")
+        assert stack.stop() == 0
+
+
+def test_a_worker_that_waits_comes_back_when_what_it_imports_is_mended(tmp_path: Path) -> None:
+    """Also by a file that is not watched, such as one of another package; and a crash is followed by a new one."""
+    needed = tmp_path / "needed" / "part.py"
+    needed.parent.mkdir()
+    needed.write_text("answer = 'one'")
+    (tmp_path / "shop_jobs.py").write_text("import needed.part\n" + JOBS.format(name="first", answer="one"))
+    stack = LiveStack(tmp_path / "data", modules=["shop_jobs"], cwd=tmp_path)
+    stack.start()
+    try:
+        since = stack.mark()
+        needed.write_text("1 / 0")
+        stack.kill("worker")
+        stack.wait_for("waiting", "worker", since=since)
+        needed.write_text("answer = 'two'")
+        stack.wait_for("up", "worker", since=since)
+        assert _answer(stack, "shop.first") == "one"
+        assert any("the worker ended with status -9" in line for line in stack.output)
+        assert any("starting another worker" in line for line in stack.output)
+    finally:
+        assert stack.stop() == 0
+
+
+def _is_end(entry: dict[str, Any]) -> bool:
+    return bool(entry["event"] == "ended" and entry["name"] == "worker")
+
+
 def _answer(stack: LiveStack, job_type: str) -> Any:
-    request = Request(
-        f"{stack.url}/api/jobs",
-        json.dumps({"type": job_type}).encode(),
-        {"Authorization": f"Bearer {stack.token()}", "Content-Type": "application/json"},
-    )
-    with urlopen(request, timeout=scaled(10)) as answer:
-        job_id = json.load(answer)["id"]
+    job_id = post(stack, "/api/jobs", {"type": job_type})["id"]
     page: dict[str, Any] = {"done": False, "position": "0"}
     while not page["done"]:
         page = get(f"{stack.url}/api/jobs/{job_id}/events?after={page['position']}&wait=10", stack.token())
@@ -280,6 +362,7 @@ def test_check_finds_nothing_wrong_with_a_good_set_up(valkey_url: str, tmp_path:
         "JWT_SECRET",
         "REDIS_URL",
         "TIDINGS_DATA_DIR",
+        "TIDINGS_ENV",
         "TIDINGS_JOBS",
     }
     assert any(re.fullmatch(r"Valkey \d+\.\d+\.\d+ answers", entry["message"]) for entry in findings)
@@ -297,8 +380,53 @@ def test_check_says_how_to_mend_every_fault(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout.count("ERROR") == done.stdout.count("fix:") == 4
     assert "broken_jobs.py:1: ZeroDivisionError" in done.stdout
-    assert "the store does not answer" in done.stdout
+    assert "the store at 127.0.0.1:1 does not answer: connection refused" in done.stdout
+    assert "judged as production (the default, since it is not set); TIDINGS_ENV=development" in done.stdout
     assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_check_finds_nothing_wrong_where_dev_runs(tmp_path: Path) -> None:
+    """With the choice that it names itself, and none of the variables that production needs."""
+    done = run("check", cwd=tmp_path, TIDINGS_ENV="development")
+    assert done.returncode == 0, done.stdout
+    assert "judged as development (as set)" in done.stdout
+
+
+def test_check_puts_the_fix_of_a_wrong_setting_into_its_line(tmp_path: Path) -> None:
+    """Not the name of a document."""
+    done = run("check", "--json", cwd=tmp_path, TIDINGS_PROT="1", PORT="70000")
+    fixes = {entry["subject"]: entry["fix"] for entry in json.loads(done.stdout)}
+    assert fixes["TIDINGS_PROT"] == "did you mean TIDINGS_PORT?"
+    assert fixes["PORT"].startswith("change PORT, or unset it")
+
+
+@pytest.mark.parametrize(
+    ("environ", "cause"),
+    [
+        ({"REDIS_URL": "redis://no-such-host.invalid:6379/0"}, "the host is unknown"),
+        ({"REDIS_URL": "unix:///no/such/socket"}, "there is no such socket"),
+    ],
+)
+def test_check_says_why_a_store_does_not_answer(environ: dict[str, str], cause: str, tmp_path: Path) -> None:
+    """The cause beneath the library's error."""
+    done = run("check", cwd=tmp_path, **environ)
+    assert done.returncode == 1
+    assert f"does not answer: {cause}" in done.stdout
+
+
+def test_check_tells_a_wrong_password_from_a_missing_one(
+    private_valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    """Each with its fix, and without the password."""
+    import redis
+
+    with redis.Redis.from_url(private_valkey.url) as client:
+        client.config_set("requirepass", "right-password")
+    wrong = private_valkey.url.replace("unix://", "unix://:hunter2hunter2@")
+    done = run("check", cwd=tmp_path, REDIS_URL=wrong)
+    assert "the store refuses this user and password" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "the store wants a password" in run("check", cwd=tmp_path, REDIS_URL=private_valkey.url).stdout
 
 
 def test_check_judges_the_store(private_valkey: EmbeddedValkey, tmp_path: Path) -> None:
