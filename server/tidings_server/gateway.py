@@ -61,6 +61,7 @@ class Gateway:
         self._relay = relay
         self._authenticator = authenticator
         self._connections: dict[str, Connection] = {}
+        self._catching_up: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self.server_id = secrets.token_hex(6)
         self._server = SocketServer(
@@ -113,6 +114,7 @@ class Gateway:
         for connection in list(self._connections.values()):
             connection.end()
         self._connections.clear()
+        await asyncio.gather(*self._catching_up, return_exceptions=True)
 
     def _allows_origin(self, origin: str, environ: dict[str, Any]) -> bool:
         """Same origin always; others as configured. A refused origin is a 400 before any Socket.IO packet."""
@@ -272,9 +274,12 @@ class Gateway:
         if isinstance(watch, JobWatch) and page.has_ended and page.end.seq >= page.head:
             watch.finish()
         elif not watch.topic.try_go_live(watch, page.end):
-            watch.catching_up = asyncio.create_task(
+            task = asyncio.create_task(
                 self._catch_up(connection, watch, page.end), name=f"socket-catch-up {connection.sid}"
             )
+            watch.catching_up = task
+            self._catching_up.add(task)
+            task.add_done_callback(self._catching_up.discard)
 
     async def _catch_up(self, connection: Connection, watch: JobWatch | FeedWatch, at: Position) -> None:
         """Send what is left behind a full ack, page by page as the client takes it, then go live."""

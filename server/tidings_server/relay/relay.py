@@ -50,6 +50,7 @@ class Relay:
         self._canary = store.keyspace.feed_channel(0, f"canary:{secrets.token_hex(8)}").encode()
         self._heard_at = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._check_now = asyncio.Event()
 
     async def start(self) -> None:
@@ -66,9 +67,10 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for topic in list(self._topics.values()):
-            await topic.aclose()
+        for topic in self._topics.values():
+            self._end(topic)
         self._topics.clear()
+        await asyncio.gather(*self._ending, return_exceptions=True)
         await self._subscriber.aclose()
 
     @property
@@ -95,7 +97,7 @@ class Relay:
         if topic.users == 0:
             self._topics.pop(topic.source.channel, None)
             self._subscriber.unsubscribe(topic.source.channel)
-            topic.stop()
+            self._end(topic)
 
     @asynccontextmanager
     async def follow(self, job_id: str, after: Position = BEGINNING) -> AsyncIterator[Follower]:
@@ -136,6 +138,13 @@ class Relay:
             self._subscriber.subscribe(channel)
         topic.users += 1
         return topic
+
+    def _end(self, topic: Topic) -> None:
+        filler = topic.stop()
+        if filler is not None:
+            # A call of the store may outlive its cancellation for a moment; it must not outlive the store.
+            self._ending.add(filler)
+            filler.add_done_callback(self._ending.discard)
 
     def _hear(self, channel: bytes, payload: bytes) -> None:
         topic = self._topics.get(channel)

@@ -119,18 +119,13 @@ class Topic:
         if self._filler is not None:
             await asyncio.shield(self._filler)
 
-    def stop(self) -> None:
-        """Stop filling; nobody watches any more."""
+    def stop(self) -> asyncio.Task[None] | None:
+        """Stop filling; nobody watches any more. Returns the filler that is ending, to be awaited before the store closes."""
         self._live.clear()
         self._news = False
         if self._filler is not None:
             self._filler.cancel()
-
-    async def aclose(self) -> None:
-        """Stop, and wait until it is done."""
-        self.stop()
-        if self._filler is not None:
-            await asyncio.gather(self._filler, return_exceptions=True)
+        return self._filler
 
     def _deliver(self, entries: list[Entry]) -> None:
         last = entries[-1]
