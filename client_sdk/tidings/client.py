@@ -276,14 +276,20 @@ class Client:
             JobWasCancelled: it was cancelled.
             TimeoutError: it has not ended within ``timeout_s``. The job goes on.
         """
-        async with asyncio.timeout(timeout_s), self.watch(job_id, None) as watch:
-            async for item in watch:
-                if isinstance(item, Snapshot):
-                    if item.job.status.is_terminal:
-                        return await self._outcome(item.job)
-                elif item.kind is EventKind.COMPLETED and "result" in item.data:
-                    return item.data["result"]
-            return await self._outcome(await self.get(job_id))
+        limit = asyncio.timeout(timeout_s)
+        try:
+            async with limit, self.watch(job_id, None) as watch:
+                async for item in watch:
+                    if isinstance(item, Snapshot):
+                        if item.job.status.is_terminal:
+                            return await self._outcome(item.job)
+                    elif item.kind is EventKind.COMPLETED and "result" in item.data:
+                        return item.data["result"]
+                return await self._outcome(await self.get(job_id))
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"job {job_id} has not ended within {timeout_s:g} s; it goes on") from error
 
     async def _outcome(self, job: Job) -> Any:
         if job.status is JobState.FAILED:
@@ -343,7 +349,11 @@ def _job_path(job_id: str) -> str:
 
 def _invalid(error: ValidationError) -> InvalidInput:
     faults = [
-        FieldError(field=".".join(map(str, fault["loc"])) or "job", code=fault["type"], message=fault["msg"])
+        FieldError(
+            field=".".join(map(str, fault["loc"])) or "job",
+            code=fault["type"],
+            message=fault["msg"].removeprefix("Value error, "),
+        )
         for fault in error.errors(include_url=False, include_input=False)
     ]
     return InvalidInput("; ".join(f"{fault.field}: {fault.message}" for fault in faults), errors=faults)

@@ -217,7 +217,7 @@ async def test_result_raises_what_became_of_the_job(double: Double, client: Clie
     await client.cancel(cancelled.id)
     with pytest.raises(errors.JobWasCancelled):
         await client.result(cancelled.id)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=f"job {slow.id} has not ended within 0.05 s; it goes on"):
         await client.result(slow.id, timeout_s=0.05)
 
 
