@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.integration.sdk_double import GOOD_TOKEN, Double, ScriptedJob, running
 from tests.support.timing import scaled
@@ -186,6 +188,82 @@ async def test_status_jobs_cancel_and_retry(double: Double, shell: Shell) -> Non
     lines = (await shell.run("jobs", "--json", "--status", "cancelled")).out.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [job.id]
     assert (await shell.run("jobs", "--status", "running")).out == "no jobs\n"
+
+
+async def test_a_cancelled_job_tells_why(double: Double, shell: Shell) -> None:
+    """The reason stands behind a colon."""
+    job = double.add()
+    assert (await shell.run("cancel", job.id, "--reason", "too slow")).status == 0
+    assert "cancelled by alice: too slow\n" in (await shell.run("watch", job.id)).out
+
+
+async def test_times_in_json_are_those_of_the_server(double: Double, shell: Shell) -> None:
+    """Milliseconds and a Z."""
+    job = double.add()
+    play(double, job)
+    (line, *_) = (await shell.run("watch", job.id, "--json")).out.splitlines()
+    assert re.search(r'"at":"[0-9T:-]+\.\d{3}Z"', line)
+    assert re.search(r'"created_at":"[0-9T:-]+\.\d{3}Z"', (await shell.run("jobs", "--json")).out)
+
+
+async def test_a_watch_from_now_shows_the_job_and_what_is_new(double: Double, shell: Shell) -> None:
+    """Not the log before it."""
+    job = double.add()
+    double.append(job, "log", {"level": "info", "message": "old"})
+    command = asyncio.create_task(shell.run("watch", job.id, "--after", "now", "--json"))
+    await double.subscribed.get()
+    double.append(job, "completed", {"result": 1})
+    lines = [json.loads(line) for line in (await command).out.splitlines()]
+    assert (lines[0]["reset"], lines[0]["job"]["id"]) == (False, job.id)
+    assert [line["kind"] for line in lines[1:]] == ["completed"]
+
+
+async def test_a_result_is_printed_written_or_downloaded(
+    double: Double, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file under its own name, but never outside of this directory or over another file."""
+    monkeypatch.chdir(tmp_path)
+    job = double.add()
+    early = await shell.run("result", job.id)
+    assert (early.status, early.out) == (1, "")
+    assert f"the job is queued; `tidings watch {job.id}`" in early.err
+    made = {"file": {"id": "F1", "name": "../report.pdf"}, "pages": 3}
+    double.append(job, "completed", {"result": made})
+    assert json.loads((await shell.run("result", job.id)).out) == made
+    assert await shell.run("result", job.id, "--download") == Outcome(0, "report.pdf\n", "")
+    assert (tmp_path / "report.pdf").read_bytes() == b"F1" * 1000
+    again = await shell.run("result", job.id, "--download")
+    assert (again.status, again.out) == (2, "")
+    assert "report.pdf exists; give another name with --output" in again.err
+    assert (await shell.run("result", job.id, "--output", "x.pdf")).out == "x.pdf\n"
+    assert (tmp_path / "x.pdf").read_bytes() == b"F1" * 1000
+
+    plain = double.add()
+    double.append(plain, "completed", {"result": [1, 2]})
+    assert (await shell.run("result", plain.id, "--output", "x.json")).status == 0
+    assert json.loads((tmp_path / "x.json").read_text()) == [1, 2]
+    assert "names no file" in (await shell.run("result", plain.id, "--download")).err
+    failed = double.add()
+    double.append(failed, "failed", {"error": {"code": "boom", "type": "Boom", "message": "it broke"}})
+    said = await shell.run("result", failed.id)
+    assert (said.status, said.err) == (1, f"error: job {failed.id} failed: boom: it broke (job_failed)\n")
+
+
+async def test_delete_and_types(double: Double, shell: Shell) -> None:
+    """For people, and types for programs too."""
+    job = double.add()
+    assert "(illegal_state)" in (await shell.run("delete", job.id)).err
+    play(double, job)
+    assert await shell.run("delete", job.id) == Outcome(0, f"{job.id} deleted\n", "")
+    assert job.id not in double.jobs
+    kind = {
+        "type": "demo.steps", "description": "Counts.", "queue": "default", "timeout_s": 60,
+        "retry": {"max_attempts": 3, "backoff_s": [1, 2]}, "input_schema": {"type": "object"},
+    }  # fmt: skip
+    for _ in range(2):
+        double.faults.append(web.json_response({"job_types": [kind]}))
+    assert "demo.steps  default  60 s     Counts." in (await shell.run("types")).out
+    assert json.loads((await shell.run("types", "--json")).out) == kind
 
 
 async def test_what_the_server_or_the_way_to_it_refuses_is_one_line_and_status_1(

@@ -13,8 +13,7 @@ import typer
 
 from tests.support.timing import scaled
 from tidings import __version__
-from tidings.cli import floors, main
-from tidings.cli.jobs import COMMANDS
+from tidings.cli import floors, jobs, main, outcomes
 
 JOB = "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"
 
@@ -32,10 +31,19 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (["watch", "x"], "'x' is not a job id"),
         (["submit", "demo.steps", "--input", "{"], "not JSON"),
         (["submit", "demo.steps", "--priority", "77"], "'--priority'"),
-        (["submit", "demo.steps", "--run-at", "noon"], "'noon' is no time"),
+        (["submit", "demo.steps", "--run-at", "noon"], "Invalid value for --run-at: 'noon' is no time"),
+        (
+            ["jobs", "--created-after", "yesterday"],
+            "Invalid value for --created-after: 'yesterday' is no time",
+        ),
+        (
+            ["submit", "x", "--delay", "3", "--run-at", "2027-01-01"],
+            "Invalid value for --delay, --run-at: give one of them, not both",
+        ),
+        (["result", JOB, "--output", "x", "--download"], "--output, --download: give one of them"),
         (["submit", "demo.steps", "--delay", "-1"], "'--delay'"),
         (["submit"], "Missing argument 'TYPE'"),
-        (["jobs", "--status", "asleep"], "'--status'"),
+        (["jobs", "--status", "asleep"], "'--status': 'asleep' is not one of"),
         (["jobs", "--limit", "0"], "'--limit'"),
         (["frobnicate"], "No such command 'frobnicate'"),
         (["status", "--nope"], "No such option"),
@@ -53,6 +61,7 @@ def test_wrong_usage_is_one_line_and_status_2(
     assert "--help" in said.err
     assert said.err.startswith("error: ")
     assert said.err.count("\n") == 1
+    assert "Value error" not in said.err
 
 
 @pytest.mark.parametrize(
@@ -78,7 +87,7 @@ def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
     """All commands, and the version."""
     assert main([]) == 0
     listed = capsys.readouterr().out
-    assert all(f"  {command}" in listed for command in COMMANDS)
+    assert all(f"  {command}" in listed for command in jobs.COMMANDS | outcomes.COMMANDS)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tidings {__version__}\n"
 

@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..protocol.errors import TidingsError
-from . import floors, jobs
+from . import floors, jobs, outcomes
 from .messages import describe, one_line
 
 __all__ = ["main"]
@@ -79,8 +79,9 @@ def _app(command: str) -> typer.Typer:
         """Run background jobs and follow them live."""
 
     jobs.register(app)
+    outcomes.register(app)
     # A client command must not wait for a server's imports.
-    if command not in jobs.COMMANDS:
+    if command not in jobs.COMMANDS | outcomes.COMMANDS:
         floors.register(app)
     return app
 
@@ -96,7 +97,8 @@ def _show_version(wanted: bool) -> None:
 
 
 def _message(error: Any) -> str:
-    return one_line(error.format_message())
+    # Typer hands on the message of a value it cannot convert as pydantic words it.
+    return one_line(error.format_message()).replace("Value error, ", "")
 
 
 def _help_of(error: Any) -> str:

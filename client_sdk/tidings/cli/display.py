@@ -113,9 +113,8 @@ class JobDisplay:
                 self._print(f"failed: {_error(data)}")
             case EventKind.CANCELLED:
                 self._bar.update(self._task, description="cancelled", step="")
-                self._print(
-                    one_line(f"cancelled by {data.get('by') or 'somebody'} {data.get('reason') or ''}")
-                )
+                reason = f": {data['reason']}" if data.get("reason") else ""
+                self._print(one_line(f"cancelled by {data.get('by') or 'somebody'}{reason}"))
             case _:
                 self._bar.update(self._task, description=event.kind.value)
 

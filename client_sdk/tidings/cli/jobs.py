@@ -1,61 +1,45 @@
-"""The client's commands: submit, watch, status, cancel, retry, jobs."""
+"""The client's commands about jobs: submit, watch, status, cancel, retry, jobs."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Annotated, Any
 
-import orjson
 import typer
-from pydantic import BaseModel
 
 from ..client import Client
 from ..cursor import Reset, Snapshot, WatchItem
 from ..protocol.events import Event
-from ..protocol.ids import is_job_id
 from ..protocol.models import MAX_PRIORITY, Job, JobStatus
 from ..protocol.position import Position
 from ..protocol.states import EventKind, JobState
+from .calling import JobIdArgument, JsonOption, answer, call_server, to_json
 from .display import JobDisplay, make_console, table_of
 from .inputs import read_input, read_object
-from .messages import TOKEN_SOURCE, one_line
+from .messages import one_line
 
 __all__ = ["COMMANDS", "register"]
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-EXIT_NOT_COMPLETED = 1
+_NOW = "now"
 
 
-def _job_id(text: str) -> str:
-    if not is_job_id(text):
-        raise typer.BadParameter(
-            f"{text[:80]!r} is not a job id, which looks like 01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"
-        )
-    return text
-
-
-def _position(text: str | None) -> str | None:
+def _position(text: str) -> str:
     try:
-        Position.parse(text or "0")
+        Position.parse("0" if text == _NOW else text)
     except ValueError as error:
         raise typer.BadParameter(f"{error}") from error
     return text
 
 
-def _time(text: str | None) -> datetime | None:
+def _time(text: str | None, option: str) -> datetime | None:
     try:
         return None if text is None else datetime.fromisoformat(text).astimezone()
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is no time; give one like 2026-11-23T10:00:00+01:00 (local without the offset)"
+            f"{text!r} is no time; give one like 2026-11-23T10:00:00+01:00 (local without the offset)",
+            param_hint=option,
         ) from error
-
-
-JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", callback=_job_id)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def submit(
@@ -90,7 +74,9 @@ def submit(
     """Submit a job."""
     content = read_input(input or [])
     about = {} if metadata is None else read_object(metadata, "--metadata")
-    due = _time(run_at)
+    due = _time(run_at, "--run-at")
+    if due is not None and delay is not None:
+        raise typer.BadParameter("give one of them, not both", param_hint="--delay, --run-at")
 
     async def work(client: Client) -> bool:
         job = await client.submit(
@@ -105,10 +91,10 @@ def submit(
             idempotency_key=idempotency_key,
         )
         if not (as_json and watch):
-            _print(job, as_json, f"{job.id} {job.status}")
+            answer(job, as_json, f"{job.id} {job.status}")
         return not watch or await _follow(client, job.id, "0", as_json)
 
-    _run(work)
+    call_server(work)
 
 
 def watch(
@@ -116,7 +102,9 @@ def watch(
     after: Annotated[
         str,
         typer.Option(
-            metavar="POSITION", help="Go on from here; 0 is the job's beginning.", callback=_position
+            metavar="now|POSITION",
+            help="Go on from here; 0 is the job's beginning, now shows the job as it is and what is new.",
+            callback=_position,
         ),
     ] = "0",
     as_json: JsonOption = False,
@@ -126,9 +114,9 @@ def watch(
     async def work(client: Client) -> bool:
         # Before waiting for a server to come back, see that it is there and knows the job.
         await client.get(id)
-        return await _follow(client, id, after, as_json)
+        return await _follow(client, id, None if after == _NOW else after, as_json)
 
-    _run(work)
+    call_server(work)
 
 
 def status(id: JobIdArgument, as_json: JsonOption = False) -> None:
@@ -136,20 +124,24 @@ def status(id: JobIdArgument, as_json: JsonOption = False) -> None:
 
     async def work(client: Client) -> bool:
         now = await client.status(id)
-        _print(now, as_json, _line_of(now))
+        answer(now, as_json, _line_of(now))
         return True
 
-    _run(work)
+    call_server(work)
 
 
-def cancel(id: JobIdArgument, as_json: JsonOption = False) -> None:
+def cancel(
+    id: JobIdArgument,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept with the job.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Cancel a job: at once when it has not begun, else when it next looks."""
-    _run(_printing(lambda client: client.cancel(id), as_json, "cancelling"))
+    call_server(_printing(lambda client: client.cancel(id, reason=reason), as_json, "cancelling"))
 
 
 def retry(id: JobIdArgument, as_json: JsonOption = False) -> None:
     """Submit a failed or cancelled job again, as a new job."""
-    _run(_printing(lambda client: client.retry(id), as_json, ""))
+    call_server(_printing(lambda client: client.retry(id), as_json, ""))
 
 
 def jobs(
@@ -164,21 +156,21 @@ def jobs(
     as_json: JsonOption = False,
 ) -> None:
     """List your jobs, newest first; with --json one job a line."""
-    since = _time(created_after)
+    since = _time(created_after, "--created-after")
 
     async def work(client: Client) -> bool:
         found = client.jobs(status=status, type=type, queue=queue, tag=tag, created_after=since, limit=limit)
         listed = [job async for job in found]
         if as_json:
             for job in listed:
-                _print(job, True, "")
+                answer(job, True, "")
         elif listed:
             make_console().print(table_of(listed))
         else:
             typer.echo("no jobs")
         return True
 
-    _run(work)
+    call_server(work)
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (submit, watch, status, cancel, retry, jobs)
@@ -191,47 +183,25 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _run(work: Callable[[Client], Coroutine[Any, Any, bool]]) -> None:
-    """Do the work with the client that the environment names; false ends in status 1."""
-    url = os.environ.get("TIDINGS_URL") or DEFAULT_URL
-    token = os.environ.get("TIDINGS_TOKEN")
-    if not token:
-        raise typer.BadParameter(
-            f"it is not set; set it to a token: {TOKEN_SOURCE}", param_hint="TIDINGS_TOKEN"
-        )
-    try:
-        client = Client(url, token)
-    except ValueError as error:
-        name = "TIDINGS_TOKEN" if "token" in str(error) else "TIDINGS_URL"
-        raise typer.BadParameter(str(error), param_hint=name) from error
-
-    async def whole() -> bool:
-        async with client:
-            return await work(client)
-
-    if not asyncio.run(whole()):
-        raise typer.Exit(EXIT_NOT_COMPLETED)
-
-
 def _printing(
     call: Callable[[Client], Coroutine[Any, Any, Job]], as_json: bool, while_running: str
 ) -> Callable[[Client], Coroutine[Any, Any, bool]]:
     async def work(client: Client) -> bool:
         job = await call(client)
         state = while_running if while_running and job.status is JobState.RUNNING else job.status.value
-        _print(job, as_json, f"{job.id} {state}")
+        answer(job, as_json, f"{job.id} {state}")
         return True
 
     return work
 
 
-async def _follow(client: Client, job_id: str, after: str, as_json: bool) -> bool:
+async def _follow(client: Client, job_id: str, after: str | None, as_json: bool) -> bool:
     """Show a job to its end and tell whether it completed."""
     last: WatchItem | None = None
     if as_json:
         async with client.watch(job_id, after) as watch:
             async for last in watch:
-                typer.echo(orjson.dumps(_as_line(last)))
+                typer.echo(to_json(_as_line(last)))
     else:
         with JobDisplay(make_console()) as display:
             async with client.watch(job_id, after, on_connection=display.show_connection) as watch:
@@ -245,7 +215,7 @@ async def _follow(client: Client, job_id: str, after: str, as_json: bool) -> boo
 
 def _as_line(item: WatchItem) -> dict[str, Any]:
     """An event's envelope as on the wire; what is no event has no ``kind``."""
-    content = item.model_dump(mode="json")
+    content = item.model_dump()
     if isinstance(item, Snapshot):
         return {"reset": isinstance(item, Reset), **content}
     return content if item.prev is not None else {name: content[name] for name in content if name != "prev"}
@@ -260,7 +230,3 @@ def _line_of(now: JobStatus) -> str:
     if now.queue_position is not None:
         parts.append(f"(number {now.queue_position} in the queue)")
     return one_line(" ".join(parts))
-
-
-def _print(content: BaseModel, as_json: bool, line: str) -> None:
-    typer.echo(content.model_dump_json() if as_json else line)
