@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Asked for every few seconds by orchestrators and scrapers, or many at a time by every page.
-_PROBED = ("/health", "/api/health", "/metrics", "/static")
+_HEALTH = ("/health", "/api/health")
+_PROBED = (*_HEALTH, "/metrics", "/static")
 
 
 @web.middleware
@@ -51,7 +52,10 @@ async def monitor(request: web.Request, handler: Handler) -> web.StreamResponse:
         metrics.requests.labels(method, route, str(status)).inc()
         if status != 101 and WAITED not in request:
             metrics.request_seconds.labels(method, route).observe(took_s)
-        is_quiet = status < 400 and route.startswith(_PROBED)
+        # A health answer of 503 is news of the process, which logs its reason where it arises.
+        is_quiet = (status < 400 and route.startswith(_PROBED)) or (
+            status == 503 and route.startswith(_HEALTH)
+        )
         _log.log(
             logging.DEBUG if is_quiet else logging.INFO, "%s %s %d", request.method, request.path, status,
             extra={"method": request.method, "path": request.path, "status": status, "took_ms": round(took_s * 1000, 1)},

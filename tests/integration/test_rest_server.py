@@ -515,13 +515,17 @@ async def test_a_server_ends_gracefully(valkey_url: str, key_prefix: str, tmp_pa
         pass
 
 
-async def test_a_draining_server_is_not_ready_and_takes_no_streams(rest: Rest) -> None:
-    """It still answers, and sends new streams elsewhere."""
+async def test_a_draining_server_is_not_ready_and_takes_no_streams(
+    rest: Rest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It still answers, and sends new streams elsewhere; a probe that hears so is no news for the log."""
     made = await rest.submit()
     await eventually(lambda: rest.app[RELAY].is_hearing)
     await rest.app.shutdown()
-    answer, body = await rest.call("GET", "/health/ready", token=None)
+    with caplog.at_level(logging.INFO):
+        answer, body = await rest.call("GET", "/health/ready", token=None)
     assert (answer.status, body["reasons"]) == (503, ["draining"])
+    assert "/health/ready" not in caplog.text
     answer, problem = await rest.call("GET", f"/api/jobs/{made['id']}/status?wait=5")
     assert (answer.status, problem["code"]) == (503, "server_draining")
     assert (await rest.call("GET", f"/api/jobs/{made['id']}/status"))[0].status == 200
