@@ -18,7 +18,6 @@ import tidings
 from tidings.protocol import BEGINNING, Position, is_job_id, shard_of
 from tidings.protocol.errors import (
     BadRequest,
-    FieldError,
     Forbidden,
     InternalError,
     InvalidInput,
@@ -35,6 +34,7 @@ from .auth import Authenticator
 from .relay import Page, Relay
 from .relay.entry import JobSource
 from .relay.topic import PAGE_BYTES, PAGE_ENTRIES
+from .sockets.calls import invalid, only_fields, position, refusal
 from .sockets.connection import Connection, FeedWatch, JobWatch
 from .sockets.wire import SocketServer, check_seams, event_packet
 
@@ -162,7 +162,7 @@ class Gateway:
 
     async def _unknown(self, event: str, sid: str, *_: Any) -> dict[str, Any]:
         known = ", ".join(self._calls)
-        return _refusal(BadRequest(f"there is no call {event[:64]!r}; known are {known}"))
+        return refusal(BadRequest(f"there is no call {event[:64]!r}; known are {known}"))
 
     def _handler(self, call: Handler) -> Callable[..., Awaitable[dict[str, Any]]]:
         async def handle(sid: str, *arguments: Any) -> dict[str, Any]:
@@ -176,19 +176,19 @@ class Gateway:
                 _check_alive(connection)
                 return await call(connection, arguments[0])
             except TidingsError as error:
-                return _refusal(error)
+                return refusal(error)
             except Exception:
                 _log.exception("a socket call failed")
-                return _refusal(InternalError())
+                return refusal(InternalError())
 
         return handle
 
     async def _subscribe(self, connection: Connection, body: dict[str, Any]) -> dict[str, Any]:
-        _only_fields(body, {"job_id", "feed", "after"})
-        after = _position(body.get("after"))
+        only_fields(body, {"job_id", "feed", "after"})
+        after = position(body.get("after"))
         if "feed" in body:
             if "job_id" in body:
-                raise _invalid("feed", "give job_id or feed, not both")
+                raise invalid("feed", "give job_id or feed, not both")
             return await self._subscribe_feed(connection, body["feed"], after)
         return await self._subscribe_job(connection, body.get("job_id"), after)
 
@@ -196,7 +196,7 @@ class Gateway:
         self, connection: Connection, job_id: Any, after: Position | None
     ) -> dict[str, Any]:
         if not isinstance(job_id, str) or not is_job_id(job_id):
-            raise _invalid("job_id", "must be a job id, such as 01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0")
+            raise invalid("job_id", "must be a job id, such as 01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0")
         if shard_of(job_id) >= self._store.keyspace.shards:
             raise JobNotFound
         record = await self._store.run(commands.read_job(job_id))
@@ -332,23 +332,23 @@ class Gateway:
             if "admin" not in identity.scopes:
                 raise Forbidden("the all feed needs the scope admin")
             return 0, "all"
-        raise _invalid("feed", "must be mine, org or all")
+        raise invalid("feed", "must be mine, org or all")
 
     async def _unsubscribe(self, connection: Connection, body: dict[str, Any]) -> dict[str, Any]:
-        _only_fields(body, {"job_id", "feed"})
+        only_fields(body, {"job_id", "feed"})
         key = f"feed:{body['feed']}" if "feed" in body else body.get("job_id")
         if not isinstance(key, str):
-            raise _invalid("job_id", "give the job_id or the feed that was subscribed to")
+            raise invalid("job_id", "give the job_id or the feed that was subscribed to")
         watch = connection.watches.pop(key, None)
         if watch is not None:
             watch.end()
         return {"ok": True}
 
     async def _authenticate(self, connection: Connection, body: dict[str, Any]) -> dict[str, Any]:
-        _only_fields(body, {"token"})
+        only_fields(body, {"token"})
         token = body.get("token")
         if not isinstance(token, str):
-            raise _invalid("token", "must be a JWT")
+            raise invalid("token", "must be a JWT")
         identity = self._authenticator.verify(token)
         if identity.tenant != connection.identity.tenant:
             raise Forbidden("the new token is for another sub or org; open a new connection for it")
@@ -373,33 +373,3 @@ def _check_alive(connection: Connection) -> None:
     """Refuse to begin anything for a client that went away meanwhile: nobody would end it."""
     if connection.has_ended:
         raise Unauthenticated("the connection has ended")
-
-
-def _refusal(error: TidingsError) -> dict[str, Any]:
-    refusal = error.to_refusal()
-    if error.errors:
-        refusal["errors"] = [entry.model_dump() for entry in error.errors]
-    return {"ok": False, "error": refusal}
-
-
-def _invalid(field: str, message: str) -> InvalidInput:
-    return InvalidInput(
-        f"{field}: {message}", errors=[FieldError(field=field, code="invalid", message=message)]
-    )
-
-
-def _only_fields(body: dict[str, Any], known: set[str]) -> None:
-    for name in body:
-        if name not in known:
-            raise _invalid(str(name)[:64], f"unknown field; known are {', '.join(sorted(known))}")
-
-
-def _position(text: Any) -> Position | None:
-    if text is None:
-        return None
-    try:
-        return Position.parse(text)
-    except (ValueError, TypeError):
-        raise _invalid(
-            "after", "a position looks like 'k3f9:7', as an earlier answer gave it, or '0'"
-        ) from None

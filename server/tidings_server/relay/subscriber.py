@@ -128,7 +128,9 @@ class Subscriber:
                     link = await self._target.connect(self._handle)
             except (OSError, TimeoutError, hiredis.HiredisError) as error:
                 if loop.time() >= complain_at:
-                    _log.warning("cannot hear the store, and keep trying: %s", str(error) or type(error).__name__)
+                    _log.warning(
+                        "cannot hear the store, and keep trying: %s", str(error) or type(error).__name__
+                    )
                     complain_at = loop.time() + _COMPLAIN_EVERY_S
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, _BACKOFF_S[1])
