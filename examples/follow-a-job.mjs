@@ -1,20 +1,25 @@
 // Submit a demo job and follow it with the stock Socket.IO client: order, repeats and gaps by one rule.
 //
 //     npm install socket.io-client
-//     TIDINGS_TOKEN=… node follow-a-job.mjs [http://127.0.0.1:8000]
+//     TIDINGS_TOKEN=… node follow-a-job.mjs [URL]        URL: else TIDINGS_URL, else http://127.0.0.1:8000
 
 import { io } from "socket.io-client";
 
-const url = process.argv[2] ?? "http://127.0.0.1:8000";
-const token = process.env.TIDINGS_TOKEN;
+const url = process.argv[2] ?? process.env.TIDINGS_URL ?? "http://127.0.0.1:8000";
+const token = process.env.TIDINGS_TOKEN || fail("set TIDINGS_TOKEN to a token, such as tidings dev prints");
+
+function fail(why) {
+  console.error(`error: ${why}`);
+  process.exit(1);
+}
 
 const answer = await fetch(`${url}/api/jobs`, {
   method: "POST",
   headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
   body: JSON.stringify({ type: "demo.steps", input: { steps: 20, delay_ms: 200, output_every: 5 } }),
-});
-const job = await answer.json();
-if (!answer.ok) throw new Error(`${job.code}: ${job.detail}`);
+}).catch((error) => fail(`${url} cannot be reached: ${error.cause?.message || error.cause?.code || error.message}`));
+const job = await answer.json().catch(() => fail(`${url} answers ${answer.status} with something else than JSON`));
+if (!answer.ok) fail(`${job.code}: ${job.detail}`);
 
 const socket = io(url, { auth: { token }, transports: ["websocket"] });
 let position = "0"; // "<epoch>:<seq>": where this client stands
@@ -40,7 +45,7 @@ async function subscribe() {
     socket.disconnect().connect(); // no answer: the next connect asks again
     return;
   }
-  if (!ack.ok) throw new Error(`${ack.error.code}: ${ack.error.detail}`);
+  if (!ack.ok) fail(`${ack.error.code}: ${ack.error.detail}`);
   if (ack.reset) {
     console.log("begin anew from", ack.job.status);
     position = ack.job.position;
@@ -56,4 +61,8 @@ socket.onAny((name, event) => {
   else if (name === "job:reset" || !apply(event)) subscribe();
 });
 socket.on("connect", subscribe); // first, and after every reconnect
-socket.on("connect_error", (error) => console.error(error.message, error.data?.detail ?? ""));
+socket.on("connect_error", (error) => {
+  const why = [error.message, error.data?.detail].filter(Boolean).join(": ");
+  if (socket.active) console.error(`${why}; trying again`);
+  else fail(why); // refused by the server itself: the client does not try again
+});

@@ -1,13 +1,13 @@
 """Submit a demo job and follow it live; drop the network meanwhile, and it goes on where it was.
 
-TIDINGS_TOKEN=… python follow_a_job.py [http://127.0.0.1:8000]
+TIDINGS_TOKEN=… python follow_a_job.py [URL]        URL: else TIDINGS_URL, else http://127.0.0.1:8000
 """
 
 import asyncio
 import os
 import sys
 
-from tidings import Client, Reset, Snapshot
+from tidings import Client, Reset, Snapshot, errors
 
 
 async def main(url: str, token: str) -> None:
@@ -28,6 +28,10 @@ async def main(url: str, token: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(
-        main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000", os.environ["TIDINGS_TOKEN"])
-    )
+    url = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("TIDINGS_URL", "http://127.0.0.1:8000")
+    if not (token := os.environ.get("TIDINGS_TOKEN")):
+        sys.exit("error: set TIDINGS_TOKEN to a token, such as tidings dev prints")
+    try:
+        asyncio.run(main(url, token))
+    except errors.TidingsError as error:
+        sys.exit(f"error: {error.code}: {error.detail}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,10 +93,39 @@ def test_the_stock_client_follows_a_job_to_its_end(stack: LiveStack, node: Node,
 
 
 def test_curl_follows_a_job_by_polling_and_streaming(stack: LiveStack) -> None:
-    """The status comes with an ETag, the long poll ends with the job, the stream has every kind of event."""
+    """The long poll ends with the job, its status is then 304, the stream has every kind of event; the URL is the environment's."""
     if shutil.which("curl") is None:
         pytest.skip("there is no curl")
-    printed = run(stack, ["./poll.sh", stack.url])
+    printed = run(stack, ["./poll.sh"])
     assert "event: queued" in printed
+    assert "\n304\n" in printed
     assert "event: completed" in printed
     assert printed.count("at ") >= 3
+
+
+@pytest.mark.parametrize("script", ["follow_a_job.py", "follow-a-job.mjs"])
+def test_what_goes_wrong_at_the_start_is_one_line(
+    stack: LiveStack, node: Node, tmp_path: Path, script: str
+) -> None:
+    """Without a token, with a wrong one and where no server is: the reason, exit status 1, no stack trace."""
+    shutil.copy(EXAMPLES / script, tmp_path)
+    (tmp_path / "node_modules").symlink_to(node.modules)
+    program = node.program if script.endswith(".mjs") else sys.executable
+    with socket.socket() as bound:  # bound but not listening: whoever connects is refused
+        bound.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        cases = [
+            (stack.url, "", "set TIDINGS_TOKEN"),
+            (stack.url, "no.such.token", "unauthenticated"),
+            (nowhere, "no.such.token", "reach"),
+        ]
+        for url, token, reason in cases:
+            environ = os.environ | {"TIDINGS_TOKEN": token, "TIDINGS_URL": url}
+            ended = subprocess.run(
+                [program, script], cwd=tmp_path, env=environ, capture_output=True, text=True,
+                timeout=scaled(60), check=False,
+            )  # fmt: skip
+            assert ended.returncode == 1, ended.stdout + ended.stderr
+            (line,) = ended.stderr.splitlines()
+            assert line.startswith("error: ")
+            assert reason in line
