@@ -26,6 +26,7 @@ from tidings.protocol.errors import (
 )
 from tidings_tasks.logs import current_request_id
 
+from .auth import TokenMissing
 from .request_ids import request_id_of
 
 __all__ = ["PROBLEM_JSON", "answer_problems", "problem_response"]
@@ -53,7 +54,9 @@ def problem_response(error: TidingsError, request_id: str) -> web.Response:
     if error.retry_after_s is not None or error.temporary:
         wait_s = _RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
-    if error.status == 401:
+    if isinstance(error, TokenMissing):
+        headers["WWW-Authenticate"] = 'Bearer realm="tidings"'
+    elif error.status == 401:
         headers["WWW-Authenticate"] = (
             f'Bearer realm="tidings", error="invalid_token", error_description="{_quotable(error.detail)}"'
         )

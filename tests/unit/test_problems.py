@@ -18,6 +18,7 @@ from tidings.protocol.errors import (
     TokenExpired,
     error_from_problem,
 )
+from tidings_server.auth import TokenMissing
 from tidings_server.problems import problem_response
 from tidings_server.request_ids import choose_request_id
 
@@ -66,6 +67,7 @@ def test_401_and_403_tell_clients_what_to_do() -> None:
     assert header.count('"') == 6
     assert header.isascii()
     assert "\n" not in header
+    assert problem_response(TokenMissing(), "r").headers["WWW-Authenticate"] == 'Bearer realm="tidings"'
     assert "insufficient_scope" in problem_response(Forbidden(), "r").headers["WWW-Authenticate"]
 
 

@@ -1,6 +1,6 @@
 """Who is calling: tokens are verified here, and nowhere else."""
 
 from .identity import ADMIN, ORG_READ, Identity
-from .tokens import Authenticator, bearer_token
+from .tokens import Authenticator, TokenMissing, bearer_token
 
-__all__ = ["ADMIN", "ORG_READ", "Authenticator", "Identity", "bearer_token"]
+__all__ = ["ADMIN", "ORG_READ", "Authenticator", "Identity", "TokenMissing", "bearer_token"]

@@ -17,7 +17,7 @@ from tidings_tasks.settings import Settings
 
 from .identity import Identity
 
-__all__ = ["MAX_TOKEN_BYTES", "Authenticator", "bearer_token"]
+__all__ = ["MAX_TOKEN_BYTES", "Authenticator", "TokenMissing", "bearer_token"]
 
 MAX_TOKEN_BYTES: Final = 8192
 MAX_NAME_CHARS: Final = 256
@@ -27,14 +27,19 @@ _REMEMBERED_TOKENS = 4096
 _CLOCK_SKEW_S = 60.0
 
 
+class TokenMissing(Unauthenticated):
+    """The request says nothing of who is asking; to be told without an error code (RFC 6750 §3.1)."""
+
+
 def bearer_token(headers: Sequence[str]) -> str:
     """Return the token of the request's ``Authorization`` headers.
 
     Raises:
-        Unauthenticated: there is none, more than one, or another scheme than ``Bearer``.
+        TokenMissing: there is none.
+        Unauthenticated: there is more than one, or another scheme than ``Bearer``.
     """
     if not headers:
-        raise Unauthenticated("send a token in the header `Authorization: Bearer <token>`")
+        raise TokenMissing("send a token in the header `Authorization: Bearer <token>`")
     if len(headers) > 1:
         raise Unauthenticated("send the `Authorization` header once")
     scheme, _, token = headers[0].strip().partition(" ")
