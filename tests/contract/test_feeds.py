@@ -145,14 +145,15 @@ def listen(bench: Bench, feed: str) -> Any:
     return listener
 
 
-def hear(listener: Any, count: int) -> list[tuple[str, str]]:
-    """Return the positions and kinds of so many messages."""
-    heard: list[tuple[str, str]] = []
+def hear(listener: Any, count: int) -> list[tuple[str, str, float | None]]:
+    """Return position, kind and percent of so many messages."""
+    heard: list[tuple[str, str, float | None]] = []
     while len(heard) < count:
         message = listener.get_sharded_message(timeout=5)
         assert message is not None
         position, text = message["data"].split(b"\n", 1)
-        heard.append((position.decode(), orjson.loads(text)["kind"]))
+        event = orjson.loads(text)
+        heard.append((position.decode(), event["kind"], event["data"].get("percent")))
     return heard
 
 
@@ -164,14 +165,16 @@ def test_a_feed_is_published_with_its_positions(bench: Bench, feed: str) -> None
     bench.checks = False
     writes = [bench.make_write(claim, Verb.PROGRESS, {"percent": n}) for n in (1, 2, 3)]
     bench.step([*writes, bench.make_write(claim, Verb.LOG, {"message": "x"})])
-    bench.step([bench.make_write(claim, Verb.PROGRESS, {}), bench.make_write(claim, Verb.COMPLETE)])
+    bench.step(
+        [bench.make_write(claim, Verb.PROGRESS, {"percent": 4}), bench.make_write(claim, Verb.COMPLETE)]
+    )
     epoch = bench.feed(feed).epoch
     assert hear(listener, 5) == [
-        (f"{epoch}:1", "queued"),
-        (f"{epoch}:2", "started"),
-        ("-", "progress"),
-        ("-", "progress"),
-        (f"{epoch}:3", "completed"),
+        (f"{epoch}:1", "queued", None),
+        (f"{epoch}:2", "started", None),
+        ("-", "progress", 3),
+        ("-", "progress", 4),
+        (f"{epoch}:3", "completed", None),
     ]
     listener.close()
 

@@ -216,6 +216,18 @@ def test_a_log_keeps_its_newest_four_mebibytes(bench: Bench) -> None:
     assert not read_all(bench, claim, Position(record.epoch, base)).reset
 
 
+def test_progress_that_grows_in_place_is_counted(bench: Bench) -> None:
+    """The bound holds too when no entry is added and the last one becomes larger."""
+    claim = bench.start()
+    bench.checks = False
+    bench.step([bench.make_write(claim, Verb.OUTPUT, {"chunk": "x" * 1_000_000}) for _ in range(4)])
+    bench.progress(claim, 1)
+    assert len(bench.events(claim.id)) == 7
+    bench.checks = True
+    bench.write(claim, Verb.PROGRESS, {"message": "x" * 1_000_000})
+    assert [event["kind"] for event in bench.events(claim.id)] == ["output"] * 3 + ["progress"]
+
+
 def test_an_event_larger_than_the_bound_is_kept_alone(bench: Bench) -> None:
     """The newest entry always stays: there is no log without its head."""
     claim = bench.start()
