@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 __all__ = ["report_input_from_file"]
 
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,14})")
-_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}([eE][+-]?[0-9]{1,2})?")
-"""Only what JSON keeps exactly; ``007``, ``1e5``, ``NaN`` and long account numbers stay text."""
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(?:\.([0-9]{1,6}))?")
+"""What a report shows in full; ``007``, ``1e5``, ``NaN`` and long account numbers stay text."""
 _ATX = re.compile(r" {0,3}(#{1,2})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)$")
@@ -27,8 +26,9 @@ def report_input_from_file(
     """Read a ``.csv`` or ``.md`` file (UTF-8) as ``{title, sections, format}``.
 
     A CSV file becomes one section with a table: its first row names the columns, its delimiter (comma,
-    semicolon, tab or bar) is recognised, and plain numbers become numbers. A Markdown file is cut into sections
-    at its headings of levels 1 and 2; a heading of level 1 at its very beginning is the title.
+    semicolon, tab or bar) is recognised, and a column of plain numbers that are all written alike becomes numbers;
+    others stay text, so that ``39.90`` is shown as ``39.90``. A Markdown file is cut into sections at its headings of
+    levels 1 and 2; a heading of level 1 at its very beginning is the title.
 
     Args:
         path: The file; its name stands in where a heading or title is wanting.
@@ -75,9 +75,11 @@ def _table(file_name: str, text: str) -> dict[str, Any]:
                 f"{file_name}: row {number} has {len(row)} cells, the first row only {len(columns)}"
             )
     width = len(columns)
+    cells = [[cell.strip() for cell in row] + [""] * (width - len(row)) for row in body]
+    typed = [_column([row[index] for row in cells]) for index in range(width)]
     return {
         "columns": [cell.strip() for cell in columns],
-        "rows": [[_cell(cell) for cell in row] + [""] * (width - len(row)) for row in body],
+        "rows": [list(row) for row in zip(*typed, strict=True)],
     }
 
 
@@ -87,11 +89,19 @@ def _delimiter(text: str) -> str:
     return max(",;\t|", key=line.count)
 
 
-def _cell(text: str) -> str | int | float:
-    text = text.strip()
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    return float(text) if _DECIMAL.fullmatch(text) else text
+def _column(texts: list[str]) -> list[Any]:
+    """Make numbers of a column only where a report then shows what is written in each of its cells.
+
+    ``39.90`` would become ``39.9``, and ``98`` beside ``120.5`` would be shown as ``98.0``.
+    """
+    filled = [text for text in texts if text]
+    numbers = [_NUMBER.fullmatch(text) for text in filled]
+    decimals = {len(number[2] or "") if number else None for number in numbers}
+    if len(decimals) != 1 or None in decimals:
+        return texts
+    kind = float if decimals != {0} else int
+    kept = all(str(kind(text)) == text for text in filled)
+    return [kind(text) if text else "" for text in texts] if kept else texts
 
 
 def _sections(text: str, name: str) -> tuple[str | None, list[dict[str, Any]]]:

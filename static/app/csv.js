@@ -175,15 +175,26 @@ function guessSeparator(text) {
 }
 
 /**
- * Make numbers of the columns that hold nothing else; what would look different as a number stays text.
+ * Make numbers of the columns that hold nothing else and are written alike: `39.90` would become `39.9` as a number,
+ * and `98` beside `120.5` would be shown as `98.0`. All else stays text.
  * @param {number} width
  * @param {string[][]} rows
  * @returns {Cell[][]}
  */
 function typed(width, rows) {
   const numeric = Array.from({ length: width }, (_, i) => {
-    const filled = rows.filter((row) => row[i] !== "");
-    return filled.length > 0 && filled.every((row) => NUMBER.test(row[i]));
+    const filled = rows.map((row) => row[i]).filter((cell) => cell !== "");
+    return filled.length > 0 && filled.every((cell) => isKept(cell) && decimals(cell) === decimals(filled[0]));
   });
   return rows.map((row) => row.map((cell, i) => (cell === "" ? null : numeric[i] ? Number(cell) : cell)));
+}
+
+/** @param {string} cell */
+function isKept(cell) {
+  return NUMBER.test(cell) && String(Number(cell)) === cell;
+}
+
+/** @param {string} cell */
+function decimals(cell) {
+  return cell.split(".")[1]?.length ?? 0;
 }

@@ -4,29 +4,33 @@
  * @import {Table} from "./csv.js"
  */
 
-import { html } from "../vendor/htm-preact.module.js";
+import { html, useMemo } from "../vendor/htm-preact.module.js";
 
 const SHOWN_ROWS = 4;
+/** What the report shows as a number, whether it is one or a text that looks like one. */
+const NUMBER_LIKE = /^\(?[+\-−]?\s?[$€£¥]?\s?\d[\d.,'’\s]*\s?(%|[$€£¥]|[A-Z]{3})?\)?$/;
 
 /**
  * @param {Table} table
  * @param {number} column
  */
 function isNumeric(table, column) {
-  return table.rows.some((row) => typeof row[column] === "number");
+  const filled = table.rows.map((row) => row[column]).filter((cell) => cell !== null && cell !== "");
+  return filled.length > 0 && filled.every((cell) => typeof cell === "number" || NUMBER_LIKE.test(String(cell).trim()));
 }
 
 /** @param {{table: Table}} props */
 export function TablePreview({ table }) {
   const { columns, rows } = table;
   const more = rows.length - SHOWN_ROWS;
+  const aligns = useMemo(() => columns.map((_, i) => (isNumeric(table, i) ? "number" : "")), [table]);
   return html`
     <div class="preview" tabindex="0" role="region" aria-label="Table preview">
       <table>
-        <thead><tr>${columns.map((name, i) => html`<th scope="col" class=${isNumeric(table, i) ? "number" : ""}>${name}</th>`)}</tr></thead>
+        <thead><tr>${columns.map((name, i) => html`<th scope="col" class=${aligns[i]}>${name}</th>`)}</tr></thead>
         <tbody>
           ${rows.slice(0, SHOWN_ROWS).map((row) => html`
-            <tr>${row.map((cell) => html`<td class=${typeof cell === "number" ? "number" : ""}>${cell === null ? "" : String(cell)}</td>`)}</tr>`)}
+            <tr>${row.map((cell, i) => html`<td class=${aligns[i]}>${cell === null ? "" : String(cell)}</td>`)}</tr>`)}
         </tbody>
       </table>
     </div>

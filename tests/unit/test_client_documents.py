@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tidings import report_input_from_file
+from tidings_tasks.jobs.rendering.request import TableData
+from tidings_tasks.jobs.rendering.tables import lay_out_values
 
 
 def read(tmp_path: Path, name: str, text: str | bytes, **options: Any) -> dict[str, Any]:
@@ -19,15 +21,15 @@ def read(tmp_path: Path, name: str, text: str | bytes, **options: Any) -> dict[s
 
 def test_a_table_becomes_one_section(tmp_path: Path) -> None:
     """Named by the file, numbers recognised."""
-    text = 'region,units,price\nNorth,12,3.50\n"South, far",-7,1e5\nEast,007,\n'
+    text = 'region,units,code\nNorth,12,007\n"South, far",-7,12\nEast,0,\n'
     assert read(tmp_path, "sales-2026_q3.csv", text) == {
         "title": "Sales 2026 q3",
         "sections": [
             {
                 "heading": "Sales 2026 q3",
                 "table": {
-                    "columns": ["region", "units", "price"],
-                    "rows": [["North", 12, 3.5], ["South, far", -7, "1e5"], ["East", "007", ""]],
+                    "columns": ["region", "units", "code"],
+                    "rows": [["North", 12, "007"], ["South, far", -7, "12"], ["East", 0, ""]],
                 },
             }
         ],
@@ -51,18 +53,37 @@ def test_the_delimiter_is_recognised(tmp_path: Path, delimiter: str) -> None:
 def test_a_short_row_is_filled_and_an_empty_one_left_out(tmp_path: Path) -> None:
     """As they are shown in a spreadsheet."""
     (section,) = read(tmp_path, "t.csv", 'a,b,c\n1\n\n"x\ny",2,3\n')["sections"]
-    assert section["table"]["rows"] == [[1, "", ""], ["x\ny", 2, 3]]
+    assert section["table"]["rows"] == [["1", "", ""], ["x\ny", 2, 3]]
 
 
 @pytest.mark.parametrize(
     ("cell", "value"),
-    [("0", 0), ("-0.5", -0.5), ("1.5e3", 1500.0), ("NaN", "NaN"), ("inf", "inf"), ("0x10", "0x10"), ("1_000", "1_000"),
+    [("0", 0), ("-0.5", -0.5), ("1.5e3", "1.5e3"), ("-0", "-0"), ("0.1234567", "0.1234567"), ("NaN", "NaN"), ("inf", "inf"), ("0x10", "0x10"), ("1_000", "1_000"),
      ("12345678901234567890", "12345678901234567890"), (" 4 ", 4), ("٣", "٣"), ("1,5", "1,5")],
 )  # fmt: skip
 def test_only_plain_numbers_become_numbers(tmp_path: Path, cell: str, value: object) -> None:
     """What JSON or a reader would change stays text."""
     (section,) = read(tmp_path, "t.csv", f'n;m\n"{cell}";x\n')["sections"]
     assert section["table"]["rows"] == [[value, "x"]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["39.95", "", "7.25"], [39.95, "", 7.25]),
+        (["39.90", "7.25"], ["39.90", "7.25"]),
+        (["120.5", "98"], ["120.5", "98"]),
+        (["1.00", "2.00"], ["1.00", "2.00"]),
+        (["1", "x"], ["1", "x"]),
+    ],
+)
+def test_numbers_keep_their_written_form(tmp_path: Path, cells: list[str], values: list[object]) -> None:
+    """A report shows the decimals of a column of numbers alike, so one cell that is written otherwise keeps all as text."""
+    (section,) = read(tmp_path, "t.csv", "n;m\n" + "".join(f"{cell};x\n" for cell in cells))["sections"]
+    assert [row[0] for row in section["table"]["rows"]] == values
+    table = lay_out_values(TableData.model_validate(section["table"]))
+    assert ["".join(span.text for span in row[0]) for row in table.rows] == cells
+    assert table.aligns[0] == ("left" if "x" in cells else "right")
 
 
 def test_a_text_is_cut_at_its_headings(tmp_path: Path) -> None:

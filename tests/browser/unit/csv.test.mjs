@@ -32,8 +32,13 @@ test("the separator is guessed from the first line", () => {
 });
 
 test("a column is numeric only when all of it is, and never loses a digit", () => {
-  const { rows } = parseCsv("n,zip,id,mixed\n1.50,00501,12345678901234567,1\n-2,10001,2,x\n,,,\n");
-  assert.deepEqual(rows, [[1.5, "00501", "12345678901234567", "1"], [-2, "10001", "2", "x"], [null, null, null, null]]);
+  const { rows } = parseCsv("n,zip,id,mixed\n1.5,00501,12345678901234567,1\n-2.2,10001,2,x\n,,,\n");
+  assert.deepEqual(rows, [[1.5, "00501", "12345678901234567", "1"], [-2.2, "10001", "2", "x"], [null, null, null, null]]);
+});
+
+test("numbers keep their written form: a column whose decimals are not alike stays text", () => {
+  const { rows } = parseCsv("price;sum;round;same;zero\n39.90;120.5;1.00;1.25;-0\n7.25;98;2.00;2.75;0\n");
+  assert.deepEqual(rows, [["39.90", "120.5", "1.00", 1.25, "-0"], ["7.25", "98", "2.00", 2.75, "0"]]);
 });
 
 test("short rows are filled up, empty cells at the end are dropped, names are made up", () => {
