@@ -7,7 +7,8 @@
 import { html, render, useEffect, useMemo, useState } from "./vendor/htm-preact.module.js";
 import { readOperations } from "./api/document.js";
 import { OperationView } from "./api/operation_view.js";
-import { Fields, Prose } from "./api/schema_view.js";
+import { Fields } from "./api/schema_view.js";
+import { Prose } from "./app/prose.js";
 import { dropToken, keepToken, takeToken } from "./app/session.js";
 
 const DOCUMENT = "/api/openapi.json";
@@ -39,10 +40,10 @@ function ApiDocs() {
     <a class="skip" href="#main">Skip to the content</a>
     <header class="top">
       <a class="brand" href="/"><img src="/static/icon.svg" alt="" width="28" height="28" /> Tidings <span class="hint">API</span></a>
-      <label class="token"><span>Token</span>
+      <form onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}><label class="token"><span>Token</span>
         <input type="password" autocomplete="off" spellcheck="false" placeholder="eyJhbGciOi…" value=${token}
           onInput=${(/** @type {any} */ event) => changeToken(event.target.value.trim())} />
-      </label>
+      </label></form>
     </header>
     ${fault && html`<p class="notice notice-bad" role="alert">${fault}</p>`}
     ${root ? html`<${Reference} root=${root} token=${token} />` : !fault && html`<p class="loading hint">Reading the document…</p>`}
@@ -62,7 +63,7 @@ function Reference({ root, token }) {
       groups
         .map((group) => ({
           ...group,
-          operations: group.operations.filter((it) => `${it.method} ${it.path} ${it.summary}`.toLowerCase().includes(wanted)),
+          operations: group.operations.filter((it) => [it.method, it.path, ...it.aliases.map(({ path }) => path), it.summary].join(" ").toLowerCase().includes(wanted)),
         }))
         .filter((group) => group.operations.length),
     [groups, wanted],

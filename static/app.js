@@ -22,7 +22,7 @@ const STATES = {
 
 function App() {
   const [token, setToken] = useState(takeToken);
-  const [message, setMessage] = useState("");
+  const [refused, setRefused] = useState({ token: "", message: "" });
 
   useEffect(() => {
     const onHash = () => {
@@ -34,15 +34,14 @@ function App() {
 
   const leave = (/** @type {string} */ why) => {
     dropToken();
-    setMessage(why);
+    setRefused({ token: why ? token : "", message: why });
     setToken("");
   };
   const enter = (/** @type {string} */ given) => {
     keepToken(given);
-    setMessage("");
     setToken(given);
   };
-  if (!token) return html`<${SignIn} message=${message} onToken=${enter} />`;
+  if (!token) return html`<${SignIn} refused=${refused} onToken=${enter} />`;
   return html`<${Workspace} key=${token} token=${token} onLeave=${leave} />`;
 }
 
@@ -87,9 +86,11 @@ function Workspace({ token, onLeave }) {
       <a class="brand" href="#/new"><img src="/static/icon.svg" alt="" width="28" height="28" /> Tidings</a>
       <span class="top-space"></span>
       <${Badge} state=${book.tidings.state} />
-      <a class="top-link" href="/api/docs">API</a>
-      <span class="who" title="The token's subject">${nameOf(token)}</span>
-      <button type="button" class="link-button" onClick=${() => onLeave("")}>Sign out</button>
+      <div class="top-links">
+        <a href="/api/docs">API</a>
+        <span class="who" title=${nameOf(token)}>Signed in as <strong>${nameOf(token)}</strong></span>
+        <button type="button" class="link-button" onClick=${() => onLeave("")}>Sign out</button>
+      </div>
     </header>
     <div class="layout">
       <${JobList} book=${book} current=${route.job} hidden=${route.view !== "list"} />
@@ -118,7 +119,7 @@ function useRoute() {
     addEventListener("hashchange", onHash);
     return () => removeEventListener("hashchange", onHash);
   }, []);
-  const job = /^#\/jobs\/([0-9A-Za-z]+)$/.exec(hash)?.[1] ?? null;
+  const job = /^#\/jobs\/([^/]+)$/.exec(hash)?.[1] ?? null;
   return { view: job ? "job" : hash === "#/jobs" || hash === "" ? "list" : "new", job };
 }
 

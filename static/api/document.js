@@ -20,6 +20,7 @@
  * @property {string} id also the anchor
  * @property {string} method upper case
  * @property {string} path
+ * @property {{id: string, path: string}[]} aliases where the same is to be had too
  * @property {string} summary
  * @property {string} description
  * @property {string} tag
@@ -50,7 +51,21 @@ export function readOperations(document) {
       groups.set(operation.tag, group);
     }
   }
-  return [...groups.values()].filter((group) => group.operations.length);
+  return [...groups.values()]
+    .filter((group) => group.operations.length)
+    .map((group) => ({ ...group, operations: withoutAliases(group.operations) }));
+}
+
+/**
+ * What is at `/x` and at `/api/x` alike becomes one operation, the shorter, which names the other.
+ * @param {Operation[]} operations
+ */
+function withoutAliases(operations) {
+  const key = (/** @type {Operation} */ it, path = it.path) => `${it.method} ${path} ${it.summary}`;
+  const byKey = new Map(operations.map((it) => [key(it), it]));
+  const main = (/** @type {Operation} */ it) => (it.path.startsWith("/api/") ? byKey.get(key(it, it.path.slice("/api".length))) : undefined);
+  for (const it of operations) main(it)?.aliases.push({ id: it.id, path: it.path });
+  return operations.filter((it) => !main(it));
 }
 
 /**
@@ -68,6 +83,7 @@ function readOperation(document, method, path, item) {
     id: it.operationId ?? `${method}${path}`.replace(/[^A-Za-z0-9]+/g, "-"),
     method: method.toUpperCase(),
     path,
+    aliases: [],
     summary: it.summary ?? "",
     description: it.description ?? "",
     tag: it.tags?.[0] ?? "other",

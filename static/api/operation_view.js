@@ -6,7 +6,8 @@
  */
 
 import { html, useState } from "../vendor/htm-preact.module.js";
-import { Fields, Meaning, Prose, TypeWords } from "./schema_view.js";
+import { Prose } from "../app/prose.js";
+import { Fields, Meaning, TypeWords } from "./schema_view.js";
 import { TryIt } from "./try_it.js";
 
 /**
@@ -14,7 +15,7 @@ import { TryIt } from "./try_it.js";
  */
 export function OperationView({ operation, root, token }) {
   const [trying, setTrying] = useState(false);
-  const { id, method, path, summary, description, parameters, body, answers } = operation;
+  const { id, method, path, summary, description, aliases, parameters, body, answers } = operation;
   return html`
     <article class="operation card" id=${id} aria-labelledby="${id}-title">
       <header>
@@ -22,6 +23,7 @@ export function OperationView({ operation, root, token }) {
         <button type="button" class="button" aria-expanded=${String(trying)} aria-controls="${id}-try"
           onClick=${() => setTrying(!trying)}>${trying ? "Close" : "Try it"}</button>
       </header>
+      ${aliases.map((alias) => html`<p class="hint" id=${alias.id}>Also at <code>${alias.path}</code></p>`)}
       <p class="summary">${summary}${operation.isPublic && html` <span class="tag">no token needed</span>`}</p>
       ${description && html`<div class="prose"><${Prose} text=${description} /></div>`}
       <div id="${id}-try" hidden=${!trying}>${trying && html`<${TryIt} operation=${operation} root=${root} token=${token} />`}</div>

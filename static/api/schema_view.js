@@ -5,16 +5,8 @@
  */
 
 import { html } from "../vendor/htm-preact.module.js";
+import { Prose } from "../app/prose.js";
 import { refName, resolve, typeWords } from "../app/schema.js";
-
-/**
- * Text with `code` in backticks, as text.
- * @param {{text: string}} props
- */
-export function Prose({ text }) {
-  return text.replaceAll("``", "`").split(/\n{2,}/).filter(Boolean).map((paragraph) => html`
-    <p>${paragraph.split(/`([^`]+)`/).map((part, i) => (i % 2 ? html`<code>${part}</code>` : part))}</p>`);
-}
 
 /**
  * @param {{schema: Schema, root: Schema}} props

@@ -8,6 +8,7 @@
 import { html, useEffect, useState } from "../vendor/htm-preact.module.js";
 import { TidingsError } from "../tidings.js";
 import { Field, FormFaults, TextArea } from "./fields.js";
+import { Prose, singleTicks } from "./prose.js";
 import { exampleOf } from "./schema.js";
 import { useForm } from "./use_form.js";
 
@@ -46,7 +47,7 @@ export function AnyForm({ tidings, onSubmitted }) {
   return html`
     <form ref=${form} onSubmit=${onSubmit} novalidate aria-label="New job of any type">
       <${FormFaults} faults=${faults} />
-      <${Field} path="type" label="Job type" hint=${(type?.description ?? "").replaceAll("`", "")} faults=${faults} control=${(/** @type {object} */ attributes) => html`
+      <${Field} path="type" label="Job type" hint=${type?.description && html`<${Prose} text=${type.description} />`} faults=${faults} control=${(/** @type {object} */ attributes) => html`
         <select value=${name} ...${attributes}
           onChange=${(/** @type {any} */ event) => choose(types.find((known) => known.type === event.target.value))}>
           ${types.map((known) => html`<option value=${known.type}>${known.type}</option>`)}
@@ -54,7 +55,7 @@ export function AnyForm({ tidings, onSubmitted }) {
       <${TextArea} path="input" label="Input (JSON)" rows=${10} mono=${true} value=${input} onInput=${setInput} faults=${faults} />
       ${type && html`
         <details class="schema"><summary>What the input may hold</summary>
-          <pre tabindex="0">${JSON.stringify(type.input_schema, null, 2)}</pre>
+          <pre tabindex="0">${singleTicks(JSON.stringify(type.input_schema, null, 2))}</pre>
         </details>`}
       <div class="form-actions">
         <button type="submit" class="button button-main" disabled=${busy || !name}>${busy ? "Submitting…" : "Submit the job"}</button>

@@ -1,5 +1,5 @@
 /**
- * Small pieces that several views show: a job's state, its bar, its name, the time.
+ * Small pieces that several views show: a job's state, its bar, the time.
  *
  * @import {Job, JobState} from "../tidings/types.js"
  */
@@ -27,17 +27,6 @@ export function stateWords(job) {
 /** @param {{job: Job}} props */
 export function Pill({ job }) {
   return html`<span class="pill pill-${job.status}">${stateWords(job)}</span>`;
-}
-
-/**
- * What a job is about, in a line.
- * @param {Job} job
- */
-export function nameOfJob(job) {
-  const title = job.metadata?.title ?? job.input?.title;
-  if (typeof title === "string" && title) return title;
-  if (job.type === "demo.steps" && job.input?.steps) return `${job.input.steps.toLocaleString("en")} steps`;
-  return job.type;
 }
 
 /**

@@ -4,21 +4,22 @@
  * @import {Tidings, Watch} from "../tidings.js"
  * @import {TidingsError} from "../tidings/errors.js"
  * @import {Job, JobEvent} from "../tidings/types.js"
+ * @import {OutputPart} from "./output.js"
  */
 
 import { isTerminal } from "../tidings.js";
+import { withChunk } from "./output.js";
 import { laterJob, logLine, reduceJob } from "./reduce.js";
 
 const PAGE_JOBS = 30;
 /** Open jobs that are followed for the list; older ones show what they were at the last refresh. */
 const MAX_WATCHED = 30;
 const MAX_LOG_LINES = 1_000;
-const MAX_OUTPUT_CHARACTERS = 200_000;
 const REFRESH_MS = 20_000;
 const TELL_MS = 60;
 
 /** @typedef {{key: number, at: string, level: string, text: string}} LogLine */
-/** @typedef {{log: LogLine[], output: string, cut: boolean, error: TidingsError | null, watch: Watch | null}} Detail */
+/** @typedef {{log: LogLine[], output: OutputPart[], cut: boolean, error: TidingsError | null, watch: Watch | null}} Detail */
 
 export class JobBook extends EventTarget {
   /** @type {Map<string, Job>} */
@@ -128,7 +129,7 @@ export class JobBook extends EventTarget {
   async open(id) {
     if (this.#details.has(id)) return;
     /** @type {Detail} */
-    const detail = { log: [], output: "", cut: false, error: null, watch: null };
+    const detail = { log: [], output: [], cut: false, error: null, watch: null };
     this.#details.set(id, detail);
     try {
       this.#put(await this.tidings.get(id));
@@ -180,10 +181,10 @@ export class JobBook extends EventTarget {
         this.#take(id, event);
         const line = logLine(event);
         if (line) this.#addLine(detail, line);
-        if (event.kind === "output") this.#addOutput(detail, event.data?.chunk);
+        if (event.kind === "output") this.#addOutput(detail, event);
       },
       onReset: (job) => {
-        Object.assign(detail, { log: [], output: "", cut: true });
+        Object.assign(detail, { log: [], output: [], cut: true });
         this.#put(job, true);
         this.#tell();
       },
@@ -262,14 +263,12 @@ export class JobBook extends EventTarget {
 
   /**
    * @param {Detail} detail
-   * @param {unknown} chunk
+   * @param {JobEvent} event
    */
-  #addOutput(detail, chunk) {
-    detail.output += typeof chunk === "string" ? chunk : `${JSON.stringify(chunk)}\n`;
-    if (detail.output.length > MAX_OUTPUT_CHARACTERS) {
-      detail.output = detail.output.slice(-MAX_OUTPUT_CHARACTERS);
-      detail.cut = true;
-    }
+  #addOutput(detail, { attempt, data }) {
+    const { parts, cut } = withChunk(detail.output, attempt, data?.chunk);
+    detail.output = parts;
+    detail.cut ||= cut;
   }
 
   #onState = () => {

@@ -12,7 +12,7 @@ import { faultsAt } from "./faults.js";
  * @typedef {object} FieldProps
  * @property {string} path the field's name in the request, such as `input.title`
  * @property {string} label
- * @property {string} [hint]
+ * @property {Child} [hint]
  * @property {FieldFault[]} faults all faults of the form
  * @property {boolean} [group] the control is a group of several, which the label cannot point at
  */
@@ -34,7 +34,7 @@ export function Field({ path, label, hint, faults, group, control }) {
     <div class="field">
       ${group ? html`<span class="label" id="${id}-label">${label}</span>` : html`<label for=${id}>${label}</label>`}
       ${control(attributes)}
-      ${hint && html`<p class="hint" id="${id}-hint">${hint}</p>`}
+      ${hint && html`<div class="hint" id="${id}-hint">${hint}</div>`}
       <${Faults} id="${id}-fault" faults=${own} />
     </div>
   `;

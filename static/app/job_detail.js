@@ -2,14 +2,16 @@
  * One job as it goes: bar, log, output, result, and what can be done with it.
  *
  * @import {JobBook} from "./book.js"
+ * @import {TidingsError} from "../tidings/errors.js"
  * @import {Job} from "../tidings/types.js"
  */
 
 import { html, useEffect, useState } from "../vendor/htm-preact.module.js";
 import { isTerminal } from "../tidings.js";
-import { Bar, Pill, nameOfJob, stateWords, useNow } from "./bits.js";
+import { Bar, Pill, stateWords, useNow } from "./bits.js";
 import { ago, duration, remaining } from "./format.js";
 import { LogView, OutputView } from "./log_view.js";
+import { aboutJob, nameOfJob } from "./naming.js";
 import { ResultView } from "./result_view.js";
 
 /**
@@ -23,15 +25,7 @@ export function JobDetail({ book, id, onRetried }) {
 
   const job = book.job(id);
   const detail = book.detail(id);
-  if (detail?.error) {
-    return html`
-      <section class="pane" aria-labelledby="job-title">
-        <h1 id="job-title">${detail.error.code === "job_not_found" ? "There is no such job" : "The job cannot be shown"}</h1>
-        <p>${detail.error.message}</p>
-        <p><a href="#/new">Start another one</a></p>
-      </section>
-    `;
-  }
+  if (detail?.error) return html`<${NotShown} id=${id} error=${detail.error} />`;
   if (!job) return html`<section class="pane"><p class="hint">Reading the job…</p></section>`;
   return html`
     <section class="pane" aria-labelledby="job-title">
@@ -39,9 +33,22 @@ export function JobDetail({ book, id, onRetried }) {
       <${Heading} job=${job} book=${book} onRetried=${onRetried} />
       <${ProgressCard} job=${job} />
       ${(job.status === "completed" || job.error) && html`<${ResultView} key=${job.id} job=${job} book=${book} />`}
-      ${detail && detail.output && html`<${OutputView} text=${detail.output} />`}
+      ${detail && detail.output.length > 0 && html`<${OutputView} parts=${detail.output} />`}
       ${detail && html`<${LogView} lines=${detail.log} cut=${detail.cut} />`}
       <${Facts} job=${job} />
+    </section>
+  `;
+}
+
+/** @param {{id: string, error: TidingsError}} props */
+function NotShown({ id, error }) {
+  const unknown = error.code === "job_not_found";
+  return html`
+    <section class="pane" aria-labelledby="job-title">
+      <a class="back" href="#/jobs">← All jobs</a>
+      <h1 id="job-title">${unknown ? "There is no such job" : "The job cannot be shown"}</h1>
+      <p>${unknown ? "It may have been deleted, its address may be incomplete, or it belongs to somebody else." : error.message}</p>
+      <p class="meta"><code>${id}</code></p>
     </section>
   `;
 }
@@ -64,7 +71,7 @@ function Heading({ job, book, onRetried }) {
     <header class="job-title">
       <div>
         <h1 id="job-title" tabindex="-1">${nameOfJob(job)}</h1>
-        <p class="meta"><${Pill} job=${job} /> <span>${job.type}</span> <code>${job.id}</code></p>
+        <p class="meta"><${Pill} job=${job} /> ${aboutJob(job) && html`<span>${aboutJob(job)}</span>`} <code>${job.id}</code></p>
       </div>
       <div class="actions">
         ${canCancel && html`
@@ -86,7 +93,8 @@ function ProgressCard({ job }) {
   const now = useNow(1_000, !isTerminal(job.status));
   const { percent, message, current, total } = job.progress ?? {};
   const left = running ? remaining(job.progress, job.started_at, now) : null;
-  const shownPercent = job.status === "completed" ? 100 : percent;
+  const stopped = job.status === "failed" || job.status === "cancelled";
+  const shownPercent = job.status === "completed" ? 100 : stopped ? null : percent;
   return html`
     <div class="card progress-card">
       <div class="progress-head">
@@ -111,9 +119,9 @@ function sentence(job, message) {
     case "completed":
       return "Done";
     case "failed":
-      return job.error?.code === "timeout" ? "It took too long." : "It did not succeed.";
+      return [job.error?.code === "timeout" && "It took too long.", reached(job)].filter(Boolean).join(" ");
     case "cancelled":
-      return "It was cancelled.";
+      return reached(job);
     case "scheduled":
       return "Waiting for its time.";
     case "queued":
@@ -123,6 +131,15 @@ function sentence(job, message) {
     default:
       return message ?? "";
   }
+}
+
+/**
+ * How far a job that did not succeed had got; the last thing it did may well have been to report 100 %.
+ * @param {Job} job
+ */
+function reached(job) {
+  const percent = job.progress?.percent;
+  return typeof percent === "number" ? `It had reported ${Math.floor(percent)} %.` : "";
 }
 
 /**

@@ -6,8 +6,9 @@
 
 import { html, useState } from "../vendor/htm-preact.module.js";
 import { isTerminal } from "../tidings.js";
-import { Bar, Pill, nameOfJob, useNow } from "./bits.js";
+import { Bar, Pill, useNow } from "./bits.js";
 import { ago } from "./format.js";
+import { aboutJob, nameOfJob, shortId } from "./naming.js";
 
 /**
  * @param {{book: JobBook, current: string | null, hidden: boolean}} props
@@ -37,8 +38,9 @@ export function JobList({ book, current, hidden }) {
               <span class="job-head"><span class="job-name">${nameOfJob(job)}</span><${Pill} job=${job} /></span>
               ${!isTerminal(job.status) && html`<${Bar} job=${job} label="Progress of ${nameOfJob(job)}" />`}
               <span class="job-foot">
-                <span>${job.type}</span>
-                <span>${job.created_at ? ago(job.created_at, now) : ""}</span>
+                <span class="job-about">${aboutJob(job)}</span>
+                <code title=${job.id}>${shortId(job.id)}</code>
+                <span class="job-age">${job.created_at ? ago(job.created_at, now) : ""}</span>
               </span>
             </a>
           </li>`)}

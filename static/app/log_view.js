@@ -2,6 +2,7 @@
  * Log and output as they grow. Each keeps to its end unless the reader has scrolled away from it.
  *
  * @import {LogLine} from "./book.js"
+ * @import {OutputPart} from "./output.js"
  */
 
 import { html, useLayoutEffect, useRef } from "../vendor/htm-preact.module.js";
@@ -29,13 +30,13 @@ export function LogView({ lines, cut }) {
   `;
 }
 
-/** @param {{text: string}} props */
-export function OutputView({ text }) {
-  const { box, onScroll } = useFollowedEnd(text);
+/** @param {{parts: OutputPart[]}} props */
+export function OutputView({ parts }) {
+  const { box, onScroll } = useFollowedEnd(parts);
   return html`
     <div class="card">
       <h2>Output</h2>
-      <pre class="scroll output" tabindex="0" aria-label="Output" ref=${box} onScroll=${onScroll}>${text}</pre>
+      <pre class="scroll output" tabindex="0" aria-label="Output" ref=${box} onScroll=${onScroll}>${parts.map(({ attempt, text }, i) => html`${i > 0 && html`<span class="attempt-mark">attempt ${attempt}</span>`}${text}`)}</pre>
     </div>
   `;
 }

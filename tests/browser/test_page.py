@@ -17,7 +17,7 @@ from tests.support.stack import LiveStack
 pytestmark = [pytest.mark.browser, pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="session")]
 
 PATIENCE_MS = 20_000
-CSV = 'Region,Sales\n"North, East",120.5\nSouth,98\n'
+CSV = 'Region,Sales\n"North, East",120.50\nSouth,98\n'
 MARKDOWN = "# Quarterly review\n\n## Highlights\n\nSales are **up**.\n\n## Outlook\n\nSteady.\n"
 
 
@@ -41,7 +41,7 @@ async def _start_steps(page: Page, **values: int) -> None:
     await page.get_by_role("link", name="New job").click()
     await page.get_by_role("tab", name="Demo").click()
     form = page.get_by_role("form", name="New demo job")
-    for name, value in {"output_every": "", **values}.items():
+    for name, value in {"output_every": "", "fail_at": "", "fail_times": "", **values}.items():
         await form.locator(f'[name="input.{name}"]').fill(str(value))
     await form.get_by_role("button", name="Start the steps").click()
 
@@ -84,6 +84,21 @@ async def test_a_job_is_followed_over_a_reload_to_its_end(enter: Enter) -> None:
     assert lines == ["Queued in default", "Started", "Completed"]
 
 
+async def test_jobs_that_are_alike_can_be_told_apart(enter: Enter, live_stack: LiveStack) -> None:
+    """Each has the end of its id in the list."""
+    page = await enter("twins")
+    headers = {"Authorization": f"Bearer {live_stack.token('twins')}"}
+    form = {"type": "report.render", "input": {"title": "Twin", "sections": [{"heading": "H"}]}}
+    ids = []
+    for _ in range(2):
+        answer = await page.request.post(f"{live_stack.url}/api/jobs", headers=headers, data=form)
+        ids.append((await answer.json())["id"])
+    await page.reload()
+    jobs = page.get_by_role("navigation", name="Your jobs").get_by_role("listitem")
+    await expect(jobs.locator("code")).to_have_text([each.split("s")[0][-6:] for each in reversed(ids)])
+    await expect(jobs.first.get_by_text("report.render")).to_have_count(1)
+
+
 async def test_the_list_shows_every_job_live_after_a_reload(enter: Enter) -> None:
     """Open jobs are picked up again; their bars move without being opened."""
     page = await enter()
@@ -123,6 +138,7 @@ async def test_files_become_a_report_that_can_be_downloaded(enter: Enter, tmp_pa
     headings = form.get_by_label("Heading")
     assert [await each.input_value() for each in await headings.all()] == ["Sales", "Highlights", "Outlook"]
     await expect(form.get_by_role("cell", name="North, East")).to_be_visible()
+    await expect(form.locator(".preview td.number")).to_have_text(["120.50", "98"])
     await form.get_by_role("radio", name="HTML").check()
     await form.get_by_role("button", name="Render the report").click()
     await _until_state(page, "Completed")
@@ -132,7 +148,14 @@ async def test_files_become_a_report_that_can_be_downloaded(enter: Enter, tmp_pa
     assert download.suggested_filename.endswith(".html")
     await download.save_as(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for part in ("Quarterly review", "North, East", "120.5", "Sales are <strong>up</strong>", "Outlook"):
+    for part in (
+        "Quarterly review",
+        "North, East",
+        "120.50<",
+        ">98<",
+        "Sales are <strong>up</strong>",
+        "Outlook",
+    ):
         assert part in text
 
 
@@ -196,13 +219,21 @@ async def test_a_running_job_can_be_cancelled_and_run_again(enter: Enter) -> Non
 
 
 async def test_a_failed_job_says_why(enter: Enter) -> None:
-    """The error's code and message are shown, and each attempt is in the log."""
+    """Each attempt is in the log and apart in the output, and a bar that stopped is no sign of success."""
     page = await enter()
-    await _start_steps(page, steps=3, delay_ms=0, fail_at=2, fail_times=1)
+    await _start_steps(page, steps=3, delay_ms=0, output_every=1, fail_at=2, fail_times=1)
     await _until_state(page, "Completed")
+    await expect(page.get_by_label("Output", exact=True)).to_have_text(
+        "step 1\nattempt 2step 1\nstep 2\nstep 3\n"
+    )
     log = page.get_by_role("log")
     await expect(log).to_contain_text("Attempt 1 did not succeed")
     await expect(log).to_contain_text("Started, attempt 2")
+    await _start_steps(page, steps=3, delay_ms=0, fail_at=3)
+    await _until_state(page, "Failed")
+    await expect(page.locator(".progress-head")).to_have_text(
+        re.compile(r"^Failed\s*It had reported 66 %\.$")
+    )
 
 
 async def test_what_the_server_tells_is_shown_as_text(enter: Enter) -> None:
@@ -221,13 +252,18 @@ async def test_what_the_server_tells_is_shown_as_text(enter: Enter) -> None:
 
 
 async def test_a_refused_token_leads_back_to_the_sign_in(page: Page, live_stack: LiveStack) -> None:
-    """With a reason; another token goes on."""
+    """With a reason, and what was given still in the field; another token goes on, and signing out forgets it."""
     await page.goto(f"{live_stack.url}/#token=not.a.token")
     await expect(page.get_by_label("Access token")).to_be_visible(timeout=PATIENCE_MS)
     await expect(page.get_by_role("alert")).to_contain_text("token")
+    await expect(page.get_by_label("Access token")).to_have_value("not.a.token")
+    await page.get_by_label("Show it").check()
+    await expect(page.get_by_label("Access token")).to_have_attribute("type", "text")
     await page.get_by_label("Access token").fill(live_stack.token("second-try"))
     await page.get_by_role("button", name="Continue").click()
     await _badge(page, "live")
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_label("Access token")).to_have_value("")
 
 
 async def test_an_unknown_job_is_said_to_be_unknown(enter: Enter, live_stack: LiveStack) -> None:
@@ -240,6 +276,7 @@ async def test_an_unknown_job_is_said_to_be_unknown(enter: Enter, live_stack: Li
     await enter("somebody-else")
     await page.goto(address)
     await expect(page.get_by_role("heading", name="There is no such job")).to_be_visible()
+    await expect(page.get_by_text("no such job")).to_have_count(1)
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
@@ -250,6 +287,8 @@ async def test_every_view_fits_the_screen_and_names_its_controls(
     page = await enter()
     await page.set_viewport_size({"width": width, "height": 800})
     await page.goto(f"{page.url.split('#')[0]}#/new")
+    await expect(page.get_by_role("link", name="API")).to_be_visible()
+    await expect(page.get_by_text("Signed in as")).to_be_visible()
     for tab in ("Report", "Demo", "Any type"):
         await page.get_by_role("tab", name=tab).click()
         await expect(page.get_by_role("tabpanel", name=tab).locator("form")).to_be_visible()
@@ -287,8 +326,12 @@ async def test_the_api_documentation_shows_every_operation_and_makes_calls(
     ]
     await page.goto(f"{live_stack.url}/api/docs#token={live_stack.token('reader')}")
     for name in operations:
-        await expect(page.locator(f"article[id='{name}']")).to_be_visible()
-    await expect(page.locator("main article.operation")).to_have_count(len(operations))
+        await expect(page.locator(f"main [id='{name}']")).to_be_visible()
+    aliases = [path for path in document["paths"] if path.startswith("/api/health")]
+    await expect(page.locator("main article.operation")).to_have_count(len(operations) - len(aliases))
+    await expect(page.locator("#readLiveness")).to_contain_text("Also at /api/health/live")
+    widths = await page.locator("nav .method").evaluate_all("all => all.map((each) => each.offsetWidth)")
+    assert len(set(widths)) == 1
     await expect(page.locator("[id='schema-Job']")).to_contain_text("position")
     submit = page.locator("article", has_text="/api/jobs").filter(has=page.locator(".method-post")).first
     await submit.get_by_role("button", name="Try it").click()

@@ -60,6 +60,15 @@ test("operations are found by tag, references resolved, security inherited", () 
   assert.deepEqual(jobs.operations[0].parameters.map(({ name, in: place }) => `${place}.${name}`), ["path.id", "query.wait", "header.If-None-Match"]);
 });
 
+test("what is served under /api too is one operation that names the other path", () => {
+  const read = (summary) => ({ get: { operationId: summary, summary: "Read", tags: ["health"], responses: {} } });
+  const [{ operations }] = readOperations({ paths: { "/api/health": read("under"), "/health": read("plain"), "/api/files": read("files") } });
+  assert.deepEqual(operations.map(({ path, aliases }) => [path, aliases]), [
+    ["/health", [{ id: "under", path: "/api/health" }]],
+    ["/api/files", []],
+  ]);
+});
+
 test("a call is built with what was given, encoded where it belongs", () => {
   const [{ operations: [get, post] }] = readOperations(DOCUMENT);
   const call = buildCall(get, { "path.id": "a/b", "query.wait": "5 & 6", "header.If-None-Match": 'W/"k:1"' });

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { assignFaults, faultsAt } from "../../../static/app/faults.js";
+import { aboutJob, nameOfJob, shortId } from "../../../static/app/naming.js";
+import { MAX_OUTPUT_CHARACTERS, withChunk } from "../../../static/app/output.js";
 import { laterJob, logLine, reduceJob } from "../../../static/app/reduce.js";
 
 const event = (seq, kind, data = {}, more = {}) => ({ job_id: "j", epoch: "a", seq, kind, at: "2026-01-01T00:00:00Z", attempt: 1, data, ...more });
@@ -54,4 +56,26 @@ test("a fault is shown at the field it names, or the nearest around it, or with 
   assert.deepEqual(faultsAt(faults, "input.title").map(({ message }) => message), ["empty"]);
   assert.deepEqual(faultsAt(faults, "").map(({ message }) => message), ["3 fields need another look.", "queue: unknown"]);
   assert.deepEqual(assignFaults({ message: "The queue is full" }, paths), [{ field: "", message: "The queue is full" }]);
+});
+
+test("a job without a title is told apart by its tags, else by its input, and always by its id", () => {
+  const said = (more) => [nameOfJob({ ...job, ...more }), aboutJob({ ...job, ...more })];
+  assert.deepEqual(said({ input: { n: 3, region: "north", rows: [1], none: null, blank: "" } }), ["t", "n 3, region north"]);
+  assert.deepEqual(said({ input: { n: 3 }, tags: ["nightly", "eu"] }), ["t", "nightly, eu"]);
+  assert.deepEqual(said({ input: { title: "Q3", n: 3 } }), ["Q3", "t"]);
+  assert.deepEqual(said({ metadata: { title: "Q4" }, tags: ["eu"] }), ["Q4", "t · eu"]);
+  assert.deepEqual(said({ input: null }), ["t", ""]);
+  assert.ok(said({ input: { text: `${"long ".repeat(40)}\n`, more: "x".repeat(99) } })[1].length <= 80);
+  assert.equal(shortId("01M843T14160NF7NMMH8KJ94VHs12"), "KJ94VH");
+});
+
+test("each attempt has its own part of the output, and the oldest characters go first", () => {
+  let { parts } = withChunk([], 1, "a");
+  ({ parts } = withChunk(parts, 1, { b: 1 }));
+  ({ parts } = withChunk(parts, 2, "c"));
+  assert.deepEqual(parts, [{ attempt: 1, text: 'a{"b":1}\n' }, { attempt: 2, text: "c" }]);
+  const filled = withChunk(parts, 2, "d".repeat(MAX_OUTPUT_CHARACTERS - 3));
+  assert.deepEqual([filled.cut, filled.parts[0].text], [true, "}\n"]);
+  assert.equal(filled.parts[1].text.length, MAX_OUTPUT_CHARACTERS - 2);
+  assert.deepEqual(withChunk(parts, 3, "e".repeat(MAX_OUTPUT_CHARACTERS)).parts.map(({ attempt }) => attempt), [3]);
 });
