@@ -53,7 +53,4 @@ async def test_a_call_of_the_store_heeds_its_cancellation_at_any_moment(
         task.cancel()
         await asyncio.wait([task])
         await store.aclose()
-        if was_done:
-            return
-        assert task.cancelled(), turns
-    pytest.fail("the call never ended by itself")
+        assert was_done or task.cancelled(), turns
