@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["CONFLATABLE", "EDGES", "LIFECYCLE", "TERMINAL_KINDS", "TERMINAL_STATES", "EventKind", "JobState"]
+__all__ = ["EDGES", "LIFECYCLE", "TERMINAL_KINDS", "TERMINAL_STATES", "EventKind", "JobState"]
 
 
 class JobState(StrEnum):
@@ -49,7 +49,6 @@ class EventKind(StrEnum):
 
 TERMINAL_STATES: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 TERMINAL_KINDS: Final = frozenset({EventKind.COMPLETED, EventKind.FAILED, EventKind.CANCELLED})
-CONFLATABLE: Final = frozenset({EventKind.PROGRESS})
 LIFECYCLE: Final = frozenset(EventKind) - {EventKind.PROGRESS, EventKind.LOG, EventKind.OUTPUT}
 """Kinds that a feed numbers and keeps; progress passes through a feed unnumbered, logs and output not at all."""
 
