@@ -30,6 +30,7 @@ local function feed_append(feed, text)
     if v[3] ~= GEN then
       if feed.e then feed.fk = add_fork(feed.fk, feed.e, feed.n) end
       feed.e = GEN .. '_' .. string.format('%x', NOW)
+      feed.is_forked = true
     end
     feed.new = {}
   end
@@ -43,7 +44,8 @@ local function save_feed(feed)
   local added = #feed.new
   local length = call('RPUSH', log, unpack(feed.new, math.max(1, added - FEED_MAX_ENTRIES + 1)))
   if length > FEED_MAX_ENTRIES then call('LTRIM', log, -FEED_MAX_ENTRIES, -1) end
-  call('HSET', key, 'n', int(feed.n), 'e', feed.e, 'g', GEN, 'fk', feed.fk)
+  call('HSET', key, 'n', int(feed.n))
+  if feed.is_forked then call('HSET', key, 'e', feed.e, 'g', GEN, 'fk', feed.fk) end
   if length <= added or NOW - feed.ttl_set_ms >= FEED_TTL_SET_EVERY_MS then
     call('HSET', key, 'x', int(NOW))
     call('PEXPIRE', key, FEED_HEAD_KEPT_MS)

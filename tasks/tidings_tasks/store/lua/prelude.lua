@@ -7,7 +7,7 @@
 -- All scripts are idempotent: a client repeats a command whose reply was lost, and the repeat must change nothing.
 --
 --   :meta        hash    format, shards, run (the node's run id), gen (the generation), reap (no lease is reaped before)
---   :clock       string  the newest time any script has seen, ms; time never goes back
+--   :clock       string  the newest time any script that changed something has seen, ms; time never goes back
 --   :order       string  counter that makes a queue first-in first-out
 --   :j:<id>      string  the record: what changes of a job (MessagePack)            :m:<id>  string  what never changes (JSON)
 --   :x:<id>      hash    p progress, r result, er error (JSON)                      :e:<id>  list    the log: whole envelopes,
@@ -31,27 +31,43 @@
 local FORKS_KEPT = 16
 local MAX_ARGS = 2000 -- even; Lua cannot unpack more than some 8,000 values
 
-local function read_clock()
-  local t = call('TIME')
-  local now = t[1] * 1000 + math.floor(t[2] / 1000)
-  local seen = tonumber(call('GET', P .. ':clock') or 0)
-  if now <= seen then return seen end
-  call('SET', P .. ':clock', int(now))
-  return now
-end
-
 local META = call('HMGET', P .. ':meta', 'gen', 'reap')
 if not META[1] then return redis.error_reply('DETACHED the store was emptied; attach again') end
 local GEN = META[1]
+
+local texts = {} -- keys and values to be set together
+
+local function put_text(key, value)
+  texts[#texts + 1] = key
+  texts[#texts + 1] = value
+end
+
+local SEEN = call('MGET', P .. ':clock', P .. ':order')
+local order = tonumber(SEEN[2] or 0)
+
+local function next_order()
+  order = order + 1
+  return order
+end
+
+local function read_clock()
+  local t, seen = call('TIME'), tonumber(SEEN[1] or 0)
+  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  if now <= seen then return seen end
+  put_text(P .. ':clock', int(now))
+  return now
+end
+
 local NOW = read_clock()
 local ISO = iso(NOW)
 
 local jobs, changed = {}, {}
 
--- Call for each run of up to MAX_ARGS of a list's values.
-local function in_runs(values, use)
-  for from = 1, #values, MAX_ARGS do use(from, math.min(#values, from + MAX_ARGS - 1)) end
+-- for to, from in runs(values): the bounds of runs of up to MAX_ARGS values. Without a closure: those cost.
+local function next_run(values, to)
+  if to < #values then return math.min(#values, to + MAX_ARGS), to + 1 end
 end
+local function runs(values) return next_run, values, 0 end
 
 local function load_all(ids)
   local missing, keys = {}, {}
@@ -62,7 +78,7 @@ local function load_all(ids)
       keys[#keys + 1] = P .. ':j:' .. id
     end
   end
-  in_runs(keys, function(from, to)
+  for to, from in runs(keys) do
     for i, text in ipairs(call('MGET', unpack(keys, from, to))) do
       if text then
         local job, id = decode_record(text), missing[from + i - 1]
@@ -70,7 +86,7 @@ local function load_all(ids)
         jobs[id] = job
       end
     end
-  end)
+  end
 end
 
 local function load(id)
@@ -81,13 +97,6 @@ end
 local function set(job, field, value)
   job[field] = value
   changed[job.id] = job
-end
-
-local texts = {} -- keys and values to be set together
-
-local function put_text(key, value)
-  texts[#texts + 1] = key
-  texts[#texts + 1] = value
 end
 
 local function save_record(id, job)
@@ -114,10 +123,10 @@ local function publish_all()
       channels[#channels + 1] = channel
     end
   end
-  in_runs(channels, function(from, to)
+  for to, from in runs(channels) do
     local found = call('PUBSUB', 'SHARDNUMSUB', unpack(channels, from, to))
     for i = 1, #found, 2 do listeners[found[i]] = found[i + 1] end
-  end)
+  end
   for i = 1, #messages, 3 do
     local channel, position, text = messages[i], messages[i + 1], messages[i + 2]
     if listeners[channel] > 0 then call('SPUBLISH', channel, position and position .. '\n' .. text or text) end
@@ -155,8 +164,8 @@ local function flush_indexes()
         removed[#removed + 1] = member
       end
     end
-    in_runs(added, function(from, to) call('ZADD', key, unpack(added, from, to)) end)
-    in_runs(removed, function(from, to) call('ZREM', key, unpack(removed, from, to)) end)
+    for to, from in runs(added) do call('ZADD', key, unpack(added, from, to)) end
+    for to, from in runs(removed) do call('ZREM', key, unpack(removed, from, to)) end
   end
   indexes = {}
 end
@@ -173,11 +182,4 @@ local function count(owner, state, difference)
 end
 
 local wakes = {} -- queues whose waiting worker is to look again
-
-local order
-
-local function next_order()
-  order = (order or tonumber(call('GET', P .. ':order') or 0)) + 1
-  return order
-end
 

@@ -11,4 +11,5 @@ for i = 2, #ARGV, 2 do
     reply[#reply + 1] = 0
   end
 end
+save_all()
 return reply

@@ -180,9 +180,9 @@ if wants_from <= #ARGV then
   end
 end
 save_all()
-in_runs(specs, function(from, to)
+for to, from in runs(specs) do
   for i, spec in ipairs(call('MGET', unpack(specs, from, to))) do claimed[(from + i - 1) * 5] = spec end
-end)
+end
 
 local next_due = -1
 -- No lease is reaped before the time kept in :meta, so nothing is due before it either.

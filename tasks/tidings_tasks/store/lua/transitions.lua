@@ -3,13 +3,13 @@ local LOG_MAX_ENTRIES, LOG_MAX_BYTES = 10000, 4194304
 local RESULT_INLINE_MAX_BYTES = 65536
 
 local EDGES = {
-  [''] = { scheduled = 1, queued = 1 },
-  scheduled = { queued = 1, cancelled = 1, failed = 1 },
-  queued = { running = 1, cancelled = 1, failed = 1 },
-  running = { retrying = 1, queued = 1, waiting_input = 1, cancelled = 1, completed = 1, failed = 1 },
-  retrying = { queued = 1, cancelled = 1, failed = 1 },
-  waiting_input = { queued = 1, cancelled = 1 },
-  completed = {}, failed = {}, cancelled = {},
+  [''] = 'scheduled queued',
+  scheduled = 'queued cancelled failed',
+  queued = 'running cancelled failed',
+  running = 'retrying queued waiting_input cancelled completed failed',
+  retrying = 'queued cancelled failed',
+  waiting_input = 'queued cancelled',
+  completed = '', failed = '', cancelled = '',
 }
 local TERMINAL = { completed = 1, failed = 1, cancelled = 1 }
 
@@ -20,7 +20,8 @@ local function save_all()
     save_record(id, job)
   end
   changed = {}
-  in_runs(texts, function(from, to) call('MSET', unpack(texts, from, to)) end)
+  if order ~= tonumber(SEEN[2] or 0) then put_text(P .. ':order', int(order)) end
+  for to, from in runs(texts) do call('MSET', unpack(texts, from, to)) end
   texts = {}
   for _, feed in pairs(feeds) do
     if feed.new then save_feed(feed) end
@@ -32,7 +33,6 @@ local function save_all()
       end
     end
   end
-  if order then call('SET', P .. ':order', int(order)) end
   for queue in pairs(wakes) do
     local list = P .. ':wake:' .. queue
     if call('EXISTS', list) == 0 then call('LPUSH', list, '1') end
@@ -111,7 +111,7 @@ end
 
 -- Take an edge of the state machine: the job leaves one index for another, and is counted anew. `score` is its place there.
 local function become(job, state, score)
-  if not EDGES[job.s][state] then error('illegal transition ' .. job.s .. ' -> ' .. state .. ' of ' .. job.id) end
+  if not string.find(EDGES[job.s], state, 1, true) then error('illegal transition ' .. job.s .. ' -> ' .. state .. ' of ' .. job.id) end
   local key, member = index_of(job)
   if key then put(key, member, false) end
   if job.s ~= '' then count(job.ow, job.s, -1) end
