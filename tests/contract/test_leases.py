@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tidings.protocol import JobState
@@ -166,6 +168,15 @@ def test_the_clock_never_goes_back(bench: Bench) -> None:
     times = [event["at"] for event in bench.events(claim.id)]
     assert set(times) == {"2100-01-01T00:00:00.000Z"}
     assert bench.step().now_ms == bench.now_ms
+
+
+def test_the_newest_time_is_remembered(bench: Bench) -> None:
+    """Whatever was written under it, so that a machine that is behind goes on from there."""
+    bench.raw.delete(bench.key("clock"))
+    [entry] = bench.store.run(commands.enqueue(0, [bench.submission()]))
+    seen = int(bench.raw.get(bench.key("clock")))
+    assert abs(seen - time.time() * 1000) < 60_000
+    assert bench.record(entry.id).created_ms == seen
 
 
 @pytest.mark.parametrize(
