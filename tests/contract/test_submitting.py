@@ -141,6 +141,14 @@ def test_all_or_none_stores_nothing_when_one_is_refused(
     assert outcomes(bench.enqueue(*batch, all_or_none=True)) == ["created"] * 3
 
 
+def test_a_twin_of_a_refused_request_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no replay of a job that was not stored."""
+    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 1)
+    bench.add(queue="other")
+    batch = [keyed(bench), keyed(bench), bench.submission(queue="other")]
+    assert outcomes(bench.enqueue(*batch, all_or_none=True)) == ["refused", "refused", "full"]
+
+
 def test_all_or_none_counts_a_replayed_job_as_stored(bench: Bench) -> None:
     """A batch that is sent again under its keys is answered, not refused."""
     bench.enqueue(keyed(bench))
