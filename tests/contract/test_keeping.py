@@ -34,6 +34,8 @@ def test_an_owners_jobs_are_listed_newest_first(bench: Bench) -> None:
     bench.add(Tenant("bob", "acme"))
     found = bench.run(commands.list_jobs(0, ALICE))
     assert [job.id for job in found] == ids[::-1]
+    for limit in range(13):
+        assert bench.run(commands.list_jobs(0, ALICE, limit=limit)) == found[:limit]
     assert found == [bench.record(job_id) for job_id in ids[::-1]]
 
 
