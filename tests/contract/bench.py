@@ -49,7 +49,9 @@ START_MS = 4_102_444_800_000
 
 LEASE_MS = 6_000
 ALICE = Tenant("alice", "acme")
-READING = {"read_job", "read_events", "heads", "list_jobs", "read_feed", "count_jobs"}
+READING = {
+    "read_job", "read_events", "heads", "list_jobs", "read_feed", "count_jobs", "list_workers", "read_durations",
+}  # fmt: skip
 
 
 def spec_of(tenant: Tenant = ALICE, *, max_attempts: int = 3, input: Any = None) -> Spec:

@@ -11,10 +11,10 @@ import pytest
 
 from tidings.protocol import EDGES, TERMINAL_STATES, EventKind, JobState
 from tidings_tasks.embedded import EmbeddedValkey
-from tidings_tasks.store import Command, Keyspace, Tenant, Verb, commands
+from tidings_tasks.store import Command, Keyspace, Tenant, Verb, commands, worker_commands
 from tidings_tasks.store.scripts import load_script
 
-from .bench import ALICE, Bench
+from .bench import ALICE, READING, Bench
 
 LUA = resources.files("tidings_tasks.store") / "lua"
 SCRIPTS = sorted(entry.name.removesuffix(".lua") for entry in LUA.iterdir() if entry.name.endswith(".lua"))
@@ -72,7 +72,7 @@ def test_a_script_is_known_by_its_whole_text(name: str) -> None:
     script = load_script(name)
     assert script.source.endswith(read_lua(name))
     flags = script.source.splitlines()[0]
-    reads = name in {"read_job", "read_events", "heads", "list_jobs", "read_feed", "count_jobs"}
+    reads = name in READING
     assert flags.startswith("#!lua")
     assert ("no-writes" in flags) == reads
 
@@ -92,6 +92,9 @@ def test_every_script_has_a_command() -> None:
         commands.list_jobs(0, ALICE),
         commands.read_feed(0, "all"),
         commands.count_jobs(0, ALICE),
+        worker_commands.beat("w", b"{}", 0, {}, run="r", number=1),
+        worker_commands.list_workers(),
+        worker_commands.read_durations([]),
     ]
     assert {command.script for command in made} | {"attach"} | PRELUDES == set(SCRIPTS)
 
@@ -148,6 +151,9 @@ def do_everything(bench: Bench) -> None:
     bench.run(commands.read_heads(0, [failed.id]))
     bench.run(commands.list_jobs(0, ALICE))
     bench.run(commands.count_jobs(0, ALICE))
+    bench.run(worker_commands.beat("w", b"{}", 15_000, {"demo.steps": {3: 1}}, run="r", number=1))
+    bench.run(worker_commands.list_workers())
+    bench.run(worker_commands.read_durations(["demo.steps"]))
     for feed in ("all", "g:acme"):
         bench.feed(feed)
         bench.feed(feed, "0:0")

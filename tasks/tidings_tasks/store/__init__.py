@@ -1,6 +1,6 @@
 """The job store: the only place that spells a key or runs Lua. State, log and wake-up change together or not at all."""
 
-from . import commands
+from . import commands, worker_commands
 from .commands import (
     Claim,
     Command,
@@ -15,13 +15,16 @@ from .commands import (
     Write,
     WriteCode,
 )
+from .durations import Durations, bucket_of
 from .keys import Keyspace, Tenant
 from .record import JobRecord, Spec, iso_time
 from .store import Store, StoreMismatch, SyncStore
+from .worker_commands import RunningJob, WorkerInfo
 
 __all__ = [
     "Claim",
     "Command",
+    "Durations",
     "Enqueued",
     "EventsRead",
     "FeedRead",
@@ -29,6 +32,7 @@ __all__ = [
     "JobRecord",
     "Keyspace",
     "Outcome",
+    "RunningJob",
     "Spec",
     "StepReply",
     "Store",
@@ -37,8 +41,11 @@ __all__ = [
     "SyncStore",
     "Tenant",
     "Verb",
+    "WorkerInfo",
     "Write",
     "WriteCode",
+    "bucket_of",
     "commands",
     "iso_time",
+    "worker_commands",
 ]

@@ -9,7 +9,18 @@ from importlib import resources
 
 __all__ = ["Script", "load_script"]
 
-_READING = frozenset({"read_job", "read_events", "heads", "list_jobs", "read_feed", "count_jobs"})
+_READING = frozenset(
+    {
+        "read_job",
+        "read_events",
+        "heads",
+        "list_jobs",
+        "read_feed",
+        "count_jobs",
+        "list_workers",
+        "read_durations",
+    }
+)
 _READ_ON = ("read_prelude",)
 _WRITE_ON = ("prelude", "feeds", "transitions")
 # A full store takes no new jobs, but what it has must be able to run, end and be removed.

@@ -21,6 +21,8 @@
 --   :t:<id>      string  empty, for minutes: this job was deleted, and a late repeat must not bring it back
 --   :k:<worker>  hash    its last claiming calls: call number modulo 8, then "<call> <id>:<attempt> …"
 --   :mb:<worker> list    messages to one worker
+--   :beats       zset    workers by the time of their last beat, ms                :beat:<worker>  hash  what it said, see beat.lua
+--   :durs        zset    types by the time of their last duration, ms              :dur:<type>  hash  how long its jobs take
 --   channels     :c:<id> a job's envelopes        :fc:<feed> "<position or ->\n<envelope>"
 --
 -- The record leaves out what is as it always begins. Its fields:
