@@ -38,9 +38,10 @@ class _Waiting:
 
 
 class _Lane:
-    __slots__ = ("task", "waiting")
+    __slots__ = ("batches", "task", "waiting")
 
     def __init__(self) -> None:
+        self.batches = asyncio.Lock()
         self.waiting: deque[_Waiting] = deque()
         self.task: asyncio.Task[None] | None = None
 
@@ -69,10 +70,7 @@ class Intake:
             ServerDraining: the server is closing.
             StoreUnavailable: the store did not answer; the job may have been stored.
         """
-        if self._is_closed:
-            raise ServerDraining(retry_after_s=1)
-        if self._waiting >= _MAX_WAITING:
-            raise QueueFull("too many submissions wait on this server; try again shortly", retry_after_s=1)
+        self._make_room(1)
         answer: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
         lane = self._lanes.setdefault(shard, _Lane())
         lane.waiting.append(_Waiting(submission, len(submission.spec.to_json()), answer))
@@ -80,6 +78,20 @@ class Intake:
         if lane.task is None:
             lane.task = asyncio.create_task(self._run(shard, lane), name=f"intake-{shard}")
         return await answer
+
+    async def submit_batch(self, shard: int, batch: Sequence[Submission]) -> list[Enqueued]:
+        """Store all of these or none, in one call of their own, and return what became of each.
+
+        A shard's batches go one after the other, so that single submissions are not held up by many of them. Raises as
+        ``submit`` does.
+        """
+        self._make_room(len(batch))
+        self._waiting += len(batch)
+        try:
+            async with self._lanes.setdefault(shard, _Lane()).batches:
+                return await self._store.run(commands.enqueue(shard, batch, all_or_none=True))
+        finally:
+            self._waiting -= len(batch)
 
     async def aclose(self) -> None:
         """Store what waits, for at most 10 s; refuse the rest."""
@@ -90,6 +102,12 @@ class Intake:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _make_room(self, count: int) -> None:
+        if self._is_closed:
+            raise ServerDraining(retry_after_s=1)
+        if self._waiting + count > _MAX_WAITING:
+            raise QueueFull("too many submissions wait on this server; try again shortly", retry_after_s=1)
 
     async def _run(self, shard: int, lane: _Lane) -> None:
         batch: list[_Waiting] = []

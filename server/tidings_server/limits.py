@@ -60,23 +60,23 @@ class Limiter:
         """Return what the caller has left, taking nothing."""
         return self._allowance(self._refilled(caller).tokens)
 
-    def take(self, caller: str) -> Allowance:
-        """Take one token.
+    def take(self, caller: str, count: int = 1) -> Allowance:
+        """Take so many tokens, at most ``per_minute``, or none.
 
         Raises:
-            RateLimited: the bucket is empty; ``retry_after_s`` says when it has a token again.
+            RateLimited: the bucket has fewer; ``retry_after_s`` says when it has enough.
         """
         bucket = self._refilled(caller)
         self._buckets[caller] = bucket
         self._buckets.move_to_end(caller)
         if len(self._buckets) > _MAX_CALLERS:
             self._buckets.popitem(last=False)
-        if bucket.tokens < 1:
+        if bucket.tokens < count:
             raise RateLimited(
                 f"at most {self._limit} submissions a minute; wait as long as Retry-After says",
-                retry_after_s=(1 - bucket.tokens) / self._per_s,
+                retry_after_s=(count - bucket.tokens) / self._per_s,
             )
-        bucket.tokens -= 1
+        bucket.tokens -= count
         return self._allowance(bucket.tokens)
 
     def _refilled(self, caller: str) -> _Bucket:

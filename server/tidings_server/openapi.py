@@ -14,6 +14,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 import tidings
 from tidings.protocol.errors import (
     BadRequest,
+    Forbidden,
     InternalError,
     InvalidInput,
     Problem,
@@ -29,13 +30,19 @@ from .problems import PROBLEM_JSON
 __all__ = ["build_openapi"]
 
 _REF: Final = "#/components/schemas/{model}"
-_PARAMETER: Final = re.compile(r"\{(\w+)\}")
-_PATH_EXAMPLES: Final = {"jobs": "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0", "files": "01JD8Z5T6N8Q4W3E2R1T0Y9V8K"}
+_PARAMETER: Final = re.compile(r"(\w+)/\{(\w+)\}")
+_PATH_EXAMPLES: Final = {
+    "jobs": "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0",
+    "files": "01JD8Z5T6N8Q4W3E2R1T0Y9V8K",
+    "dead": "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0",
+    "queues": "reports",
+}
 _TAGS: Final = {
     "jobs": "Submit, watch and end jobs.",
     "feeds": "Follow all jobs of an owner, an org or the installation.",
     "catalogue": "What there is to submit, and what the caller has.",
     "files": "Input and output of jobs.",
+    "admin": "For operators: tokens with the scope `admin`.",
     "health": "For orchestrators and operators.",
 }
 _DESCRIPTION: Final = """\
@@ -129,8 +136,8 @@ def _operation(route: Route, refs: dict[Any, Any], query: dict[str, Any]) -> dic
 
 
 def _path_parameters(route: Route) -> Iterator[dict[str, Any]]:
-    for name in _PARAMETER.findall(route.path):
-        example = _PATH_EXAMPLES[route.path.split("/")[2]]
+    for kind, name in _PARAMETER.findall(route.path):
+        example = _PATH_EXAMPLES[kind]
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
 
 
@@ -185,6 +192,8 @@ def _errors_of(route: Route) -> dict[int, list[type[TidingsError]]]:
     errors: list[type[TidingsError]] = [*route.errors, BadRequest, InternalError, StoreUnavailable]
     if not route.is_public:
         errors += [Unauthenticated, TokenExpired]
+    if route.is_admins:
+        errors.append(Forbidden)
     if route.query is not NoQuery or not route.is_public:
         errors.append(InvalidInput)
     found: dict[int, list[type[TidingsError]]] = defaultdict(list)

@@ -50,7 +50,7 @@ START_MS = 4_102_444_800_000
 LEASE_MS = 6_000
 ALICE = Tenant("alice", "acme")
 READING = {
-    "read_job", "read_events", "heads", "list_jobs", "read_feed", "count_jobs", "list_workers", "read_durations",
+    "read_job", "read_jobs", "read_events", "heads", "list_jobs", "list_open", "read_feed", "count_jobs", "list_workers", "read_durations",
 }  # fmt: skip
 
 

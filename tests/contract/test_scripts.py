@@ -11,7 +11,7 @@ import pytest
 
 from tidings.protocol import EDGES, TERMINAL_STATES, EventKind, JobState
 from tidings_tasks.embedded import EmbeddedValkey
-from tidings_tasks.store import Command, Keyspace, Tenant, Verb, commands, worker_commands
+from tidings_tasks.store import Command, Keyspace, Tenant, Verb, bulk_commands, commands, worker_commands
 from tidings_tasks.store.scripts import load_script
 
 from .bench import ALICE, READING, Bench
@@ -95,6 +95,8 @@ def test_every_script_has_a_command() -> None:
         worker_commands.beat("w", b"{}", 0, {}, run="r", number=1),
         worker_commands.list_workers(),
         worker_commands.read_durations([]),
+        bulk_commands.read_jobs(0, []),
+        bulk_commands.list_open(0, ALICE),
     ]
     assert {command.script for command in made} | {"attach"} | PRELUDES == set(SCRIPTS)
 

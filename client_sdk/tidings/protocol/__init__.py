@@ -5,6 +5,7 @@ from .events import Event, EventHead, read_head
 from .ids import JOB_ID_PATTERN, is_job_id, new_job_id, shard_of
 from .models import (
     MAX_PRIORITY,
+    ChangeJob,
     EventPage,
     FeedEvent,
     FeedPage,
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_PRIORITY",
     "TERMINAL_KINDS",
     "TERMINAL_STATES",
+    "ChangeJob",
     "Event",
     "EventHead",
     "EventKind",

@@ -12,6 +12,7 @@ from .states import JobState
 
 __all__ = [
     "MAX_PRIORITY",
+    "ChangeJob",
     "EventPage",
     "FeedEvent",
     "FeedPage",
@@ -84,6 +85,28 @@ class SubmitJob(BaseModel):
     def _one_due_time(self) -> SubmitJob:
         if self.run_at is not None and self.delay_s is not None:
             raise ValueError("give run_at or delay_s, not both")
+        return self
+
+
+class ChangeJob(BaseModel):
+    """The body of `PATCH /api/jobs/{id}`: what is to change of a job that waits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: int | None = Field(default=None, ge=1, le=MAX_PRIORITY, description="1 is first.")
+    run_at: AwareDatetime | None = Field(
+        default=None, description="Not before this time (with a UTC offset)."
+    )
+    delay_s: float | None = Field(
+        default=None, ge=0, le=366 * 86_400, description="Not before this many seconds from now; 0: at once."
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> ChangeJob:
+        if self.run_at is not None and self.delay_s is not None:
+            raise ValueError("give run_at or delay_s, not both")
+        if self.priority is None and self.run_at is None and self.delay_s is None:
+            raise ValueError("give priority, run_at or delay_s: what is to change")
         return self
 
 

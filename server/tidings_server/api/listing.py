@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Annotated
 
 import orjson
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from tidings.protocol import JobPage, JobState, is_job_id
+from tidings.protocol import JobPage, JobState
 from tidings.protocol.errors import InvalidInput
 from tidings_tasks.store import JobRecord, Store, Tenant, commands
 
 from ..context import STORE
 from .answers import json_answer
+from .cursors import make_cursor, read_cursor
 from .examples import JOB_PAGE
-from .faults import invalid
 from .route import Answer, Route, identity_of, query_of
 
 __all__ = ["MAX_PAGE_BYTES", "MAX_READS", "READ_AT_ONCE", "ROUTES"]
@@ -71,8 +69,8 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
     """Answer a page. It may be shorter than ``limit`` although more follows, where filters let little through."""
     query = query_of(request, ListQuery)
     store, tenant = request.app[STORE], identity_of(request).tenant
-    jobs, last_id = await _scan(store, tenant, query, _read_cursor(query.cursor))
-    return json_answer({"jobs": jobs, "next_cursor": None if last_id is None else _make_cursor(last_id)})
+    jobs, last_id = await _scan(store, tenant, query, read_cursor(query.cursor))
+    return json_answer({"jobs": jobs, "next_cursor": None if last_id is None else make_cursor(last_id)})
 
 
 async def _scan(
@@ -99,23 +97,6 @@ async def _scan(
                 found.append(orjson.Fragment(text))
             after_id = record.id
     return found, after_id
-
-
-def _make_cursor(job_id: str) -> str:
-    return base64.urlsafe_b64encode(job_id.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> str:
-    if cursor is None:
-        return ""
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        job_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        job_id = ""
-    if not is_job_id(job_id):
-        raise invalid("cursor", "malformed_cursor", "Send `next_cursor` of an earlier answer, unchanged")
-    return job_id
 
 
 ROUTES = (

@@ -10,9 +10,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ConfigDict
 
-from tidings.protocol.errors import TidingsError
+from tidings.protocol.errors import Forbidden, TidingsError
 
-from ..auth import Identity, bearer_token
+from ..auth import ADMIN, Identity, bearer_token
 from ..context import AUTHENTICATOR
 from .query import parse_query
 
@@ -55,7 +55,8 @@ class Answer:
 class Route:
     """One call. ``name`` is its operation id. ``errors`` are those of its own; every route may answer the common ones.
 
-    ``body_schema`` describes a body that is no JSON. A route that is not public has its token verified before the handler runs, and any route its query.
+    ``body_schema`` describes a body that is no JSON. A route that is not public has its token verified before the handler runs, and any route its
+    query; ``is_admins`` asks for the scope `admin` besides.
     """
 
     method: str
@@ -75,6 +76,7 @@ class Route:
     body_example: Any = None
     headers: tuple[HeaderField, ...] = ()
     is_public: bool = False
+    is_admins: bool = False
 
 
 def add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:
@@ -102,7 +104,10 @@ def _guard(route: Route) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         if not route.is_public:
             token = bearer_token(request.headers.getall("Authorization", []))
-            request[_IDENTITY] = request.app[AUTHENTICATOR].verify(token)
+            caller = request.app[AUTHENTICATOR].verify(token)
+            if route.is_admins and ADMIN not in caller.scopes:
+                raise Forbidden("this is for tokens with the scope `admin`")
+            request[_IDENTITY] = caller
         request[_QUERY] = parse_query(request.query, route.query)
         return await route.handle(request)
 

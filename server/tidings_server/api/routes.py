@@ -10,7 +10,7 @@ from aiohttp import web
 
 from .. import health, monitoring
 from ..openapi import build_openapi
-from . import catalogue, events, feeds, files, jobs, listing, result, status, submit
+from . import batch, cancelling, catalogue, events, feeds, files, jobs, listing, result, status, submit
 from .route import Answer, Route
 
 __all__ = ["OPENAPI", "ROUTES", "describe"]
@@ -38,6 +38,8 @@ def encode() -> bytes:
 
 ROUTES: Final[tuple[Route, ...]] = (
     *submit.ROUTES,
+    *batch.ROUTES,
+    *cancelling.ROUTES,
     *listing.ROUTES,
     *catalogue.ROUTES,
     *jobs.ROUTES,

@@ -12,9 +12,11 @@ __all__ = ["Script", "load_script"]
 _READING = frozenset(
     {
         "read_job",
+        "read_jobs",
         "read_events",
         "heads",
         "list_jobs",
+        "list_open",
         "read_feed",
         "count_jobs",
         "list_workers",
