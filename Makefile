@@ -2,7 +2,7 @@
 #   make dev ARGS="--port 9000 myapp.jobs"      make test ARGS="tests/unit -k settings"
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check bench
+.PHONY: help dev test check bench chaos
 .DELETE_ON_ERROR:
 
 # The first Python on PATH that is new enough; name another one with: make PYTHON=/path/to/python3.12 …
@@ -17,6 +17,7 @@ help:
 	@echo "make dev     run everything in one terminal, on http://127.0.0.1:8000"
 	@echo "make test    run all tests"
 	@echo "make bench   ratios to a peer, in one run"
+	@echo "make chaos   2,000 jobs while workers and the store are killed; ARGS='--seed N' repeats a run"
 	@echo "make check   lint, types, layers: the fast part of CI"
 
 # A plain command: make then starts it without a shell between, and is the parent whose end it notices.
@@ -40,6 +41,9 @@ check: .venv/installed-test .venv/node/installed
 
 bench: .venv/installed-test
 	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: .venv/installed-test
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo "error: there is no Python 3.11 or newer on PATH; name one: make PYTHON=/path/to/python3" >&2; exit 2; }

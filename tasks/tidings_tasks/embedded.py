@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import quote
 
 from tidings.protocol.errors import TidingsError
@@ -58,9 +58,11 @@ class EmbeddedValkey:
 
     Args:
         data_dir: its parent must exist or be creatable; the data is kept in ``<data_dir>/valkey``.
+        fsync: when the append-only file is synced: each second, or before each answer, which survives the host's loss.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, fsync: Literal["everysec", "always"] = "everysec") -> None:
+        self.fsync = fsync
         self.data_dir = data_dir.absolute()
         self.directory = self.data_dir / "valkey"
         self._lock_fd: int | None = None
@@ -97,7 +99,7 @@ class EmbeddedValkey:
             str(find_binary()),
             *("--port", "0", "--unixsocket", str(self.socket_path), "--unixsocketperm", "700"),
             *("--dir", str(self.directory), "--logfile", str(self.log_path)),
-            *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+            *("--appendonly", "yes", "--appendfsync", self.fsync, "--save", ""),
             *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
         ]
 
