@@ -13,6 +13,7 @@ from .store import Claim
 if TYPE_CHECKING:
     from .files import FileStore
     from .outbox import Outbox
+    from .usage import Usage
 
 __all__ = ["ASK_AGAIN_S", "Attempt", "StopReason"]
 
@@ -67,7 +68,16 @@ class Attempt:
         self.sent_writes = 0
         self.pending_writes = 0
         self.pending_bytes = 0
+        self.usage: Usage | None = None
+        """What it used, once that is known: when its function has ended."""
+        self.memory_peak_bytes = 0
+        self._began_at = time.monotonic()
         self._told_at: float | None = None
+
+    @property
+    def age_s(self) -> float:
+        """How long ago it was claimed, seconds."""
+        return time.monotonic() - self._began_at
 
     def ask_to_stop(self, reason: StopReason) -> None:
         """Have the function told at its next call of the context. A lost lease goes before any other reason."""

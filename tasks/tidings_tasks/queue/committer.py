@@ -19,6 +19,7 @@ from tidings.protocol.errors import StoreUnavailable
 
 from ..attempt import Attempt, StopReason
 from ..files import FileStore
+from ..heartbeat import Heartbeat, Role, Tally
 from ..job_log import job_logging
 from ..outbox import Bounds, Outbox
 from ..store import Claim, SyncStore, WriteCode, commands
@@ -33,6 +34,11 @@ __all__ = ["Committer"]
 _log = logging.getLogger(__name__)
 
 _LEAST_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 2.0
+_FAREWELL_S = 1.0
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _is_true_here(record: logging.LogRecord) -> bool:
@@ -63,6 +69,12 @@ class Committer:
         self._call = secrets.randbits(48)
         self._renew_at = time.monotonic() + self._lease_s / 3
         self._logging = ExitStack()
+        self._tally = Tally()
+        self._heartbeat = Heartbeat(
+            SyncStore(store.url, store.keyspace, lease_s=self._lease_s, timeout_s=settings.store_timeout_s),
+            Role(self.name, "dramatiq", "", sorted(broker.get_declared_queues()), 0, _now_ms()), self._tally,
+            running=self._attempts, is_stopping=lambda: self._is_closing, now_ms=_now_ms,
+        )  # fmt: skip
         self._thread = threading.Thread(target=self._run, name="tidings-committer", daemon=True)
 
     def start(self) -> None:
@@ -70,12 +82,14 @@ class Committer:
         self._logging.enter_context(job_logging(lambda: None))
         logging.getLogger("dramatiq.worker.WorkerThread").addFilter(_is_true_here)
         self._thread.start()
+        self._heartbeat.start()
 
     def close(self, timeout_s: float) -> None:
         """Write what is left, for at most so long, and end the thread."""
         self._is_closing = True
         self._woken.set()
         self._thread.join(timeout_s)
+        self._heartbeat.close(_FAREWELL_S)
         self._logging.close()
         if self._thread.is_alive():
             _log.error("the store did not take everything; what ran will run again")
@@ -92,6 +106,7 @@ class Committer:
     def end(self, message: AttemptMessage, verdict: Verdict) -> None:
         """End an attempt. It is held until the store has it."""
         message.deadline = None
+        self._tally.count(message.attempt, verdict.verb)
         message.attempt.outbox.close(message.attempt, verdict.verb, verdict.data, verdict.extra)
 
     def _run(self) -> None:
@@ -166,6 +181,10 @@ class Committer:
             message.deadline = None
             message.attempt.ask_to_stop(StopReason.TIMED_OUT)
             raise_thread_exception(message.thread_id, TimeLimitExceeded)  # type: ignore[no-untyped-call]  # Dramatiq's own
+
+    def _attempts(self) -> list[Attempt]:
+        with self._lock:
+            return list(self._held)
 
     def _let_go(self, attempt: Attempt) -> None:
         with self._lock:

@@ -65,6 +65,11 @@ class AsyncActorCall:
         self._is_asked = False
         self.context = contextvars.copy_context()
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU time that the actor has used."""
+        return 0.0 if self._driver is None else self._driver.cpu_ns / 1e9
+
     async def run(self) -> Verdict:
         """Call the actor; every outcome is a verdict. Await it once."""
         message, broker = self._message, self._broker

@@ -24,6 +24,10 @@ class AsyncCall(Protocol):
 
     context: contextvars.Context
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU time that the function has used."""
+
     async def run(self) -> Verdict:
         """Call the function; every outcome is a verdict. Await it once."""
 
@@ -53,6 +57,11 @@ class AsyncJobCall:
         self.context.run(CURRENT.set, job_context)
         # The coroutine is made here and begun in the task; until then it has run nothing.
         self._driver: Driver[Any] = Driver(job_type.run(job_context, data), attempt.error)
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU time that the function has used."""
+        return self._driver.cpu_ns / 1e9
 
     async def run(self) -> Verdict:
         """Call the function; every outcome is a verdict. Await it once."""

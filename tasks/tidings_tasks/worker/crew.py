@@ -14,11 +14,13 @@ from tidings.protocol.errors import InvalidInput, UnknownJobType
 
 from ..attempt import Attempt, StopReason
 from ..files import FileStore
+from ..heartbeat import Tally
 from ..outbox import Outbox
 from ..queue.broker import TidingsBroker
 from ..queue.policy import Verdict, judge_error, judge_refusal
 from ..registry import Registry
 from ..store import Claim, Verb, WriteCode
+from ..usage import rss_bytes
 from .actor_calls import AsyncActorCall, plan_actor_call
 from .calls import AsyncJobCall, SyncJobCall, log_error
 from .execution import AsyncExecution, Execution, SyncExecution
@@ -70,11 +72,15 @@ class CrewOptions:
 class Crew:
     """Starts claimed jobs and keeps them until their last write is stored. Used on one loop, but for ``held``."""
 
-    def __init__(self, options: CrewOptions, slots: Slots, threads: Threads, metrics: Metrics) -> None:
+    def __init__(
+        self, options: CrewOptions, slots: Slots, threads: Threads, metrics: Metrics, tally: Tally
+    ) -> None:
         self._options = options
         self._slots = slots
         self._threads = threads
         self._metrics = metrics
+        self._tally = tally
+        self._rss_bytes = rss_bytes()
         self._running: dict[_Key, Execution] = {}
         self._strays: set[AsyncExecution] = set()
         self._held: dict[int, dict[_Key, Attempt]] = {}
@@ -87,6 +93,19 @@ class Crew:
     def running(self) -> int:
         """How many jobs run."""
         return len(self._running)
+
+    def attempts(self) -> list[Attempt]:
+        """The attempts that run, the oldest first. Any thread may ask."""
+        # One step of the interpreter copies them, so no change can come in between.
+        return [execution.attempt for execution in list(self._running.values())]
+
+    def sample_memory(self) -> int:
+        """Note how much memory the process has, on behalf of all that runs; returns it."""
+        self._rss_bytes = rss_bytes()
+        for execution in self._running.values():
+            attempt = execution.attempt
+            attempt.memory_peak_bytes = max(attempt.memory_peak_bytes, self._rss_bytes)
+        return self._rss_bytes
 
     def take(self, shard: int, outbox: Outbox, claims: Iterable[Claim]) -> None:
         """Start the jobs of these claims, each in a slot that was reserved for it."""
@@ -108,6 +127,7 @@ class Crew:
                 self._refuse(attempt, error)
                 self._slots.give_back(1)
                 continue
+            attempt.memory_peak_bytes = self._rss_bytes
             self._running[key] = execution
             self._idle.clear()
             self._metrics.count_start(attempt)
@@ -202,6 +222,7 @@ class Crew:
         attempt = execution.attempt
         self._running.pop((attempt.job_id, attempt.number), None)
         self._metrics.count_end(attempt, verdict)
+        self._tally.count(attempt, verdict.verb)
         if isinstance(execution, AsyncExecution) and execution.is_stray:
             self._strays = {stray for stray in self._strays if stray.is_stray} | {execution}
         if not self._running:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
+from time import thread_time_ns
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Driver"]
@@ -29,6 +30,8 @@ class Driver(Generic[T]):
         self._is_asked = False
         self._is_abandoned = False
         self.is_done = False
+        self.cpu_ns = 0
+        """CPU time of the coroutine's steps so far. Taking it costs a step less than 1 µs."""
 
     def interrupt(self) -> None:
         """Have the error raised in the coroutine, where it waits. Does nothing once it has ended."""
@@ -54,6 +57,7 @@ class Driver(Generic[T]):
         self._is_asked = False
         try:
             while True:
+                began_ns = thread_time_ns()
                 try:
                     if error is None:
                         waits_for = coroutine.send(value)
@@ -63,6 +67,8 @@ class Driver(Generic[T]):
                 except StopIteration as stop:
                     result: T = stop.value
                     return result
+                finally:
+                    self.cpu_ns += thread_time_ns() - began_ns
                 try:
                     value = yield waits_for
                 except GeneratorExit:

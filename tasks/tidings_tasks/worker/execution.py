@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import time
 from collections.abc import Callable
 
 from ..attempt import ASK_AGAIN_S, Attempt, StopReason
 from ..queue.policy import Verdict, judge_timeout
 from ..store import Verb
+from ..usage import Usage, rss_bytes
 from .calls import AsyncCall, SyncCall
 from .threads import Threads
 
@@ -19,6 +21,9 @@ _log = logging.getLogger(__name__)
 
 _CLEAN_UP_S = 1.0
 """An async function that ran out of time may clean up for so long before the attempt ends without it."""
+
+_SAMPLED_S = 0.01
+"""An attempt that took longer reads the process's memory at its end; it costs a few microseconds."""
 
 
 class Execution:
@@ -58,8 +63,17 @@ class Execution:
         self.is_over = True
         for timer in self._timers:
             timer.cancel()
-        self.attempt.outbox.close(self.attempt, verdict.verb, verdict.data, verdict.extra)
+        attempt = self.attempt
+        self._measure()
+        extra = verdict.extra
+        if verdict.verb is Verb.COMPLETE and attempt.usage is not None:
+            extra = attempt.usage.to_json()
+        attempt.outbox.close(attempt, verdict.verb, verdict.data, extra)
         self._on_end(self, verdict)
+
+    def _measure(self) -> None:
+        """Keep what the attempt has used, where it can be told."""
+        raise NotImplementedError
 
     def _after(self, delay_s: float, call: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(delay_s, call))
@@ -122,6 +136,9 @@ class AsyncExecution(Execution):
     async def _run(self) -> None:
         self._end(await self._call.run())
 
+    def _measure(self) -> None:
+        _keep_usage(self.attempt, self._call.cpu_s)
+
     def _ask_again(self) -> None:
         if self._task is not None and not self._task.done():
             self._call.interrupt()
@@ -138,6 +155,7 @@ class SyncExecution(Execution):
         self._call = call
         self._threads = threads
         self._has_returned = False
+        self._cpu_s = 0.0
 
     @property
     def is_stray(self) -> bool:
@@ -163,8 +181,15 @@ class SyncExecution(Execution):
 
     def _run(self) -> None:
         self._tell(self._begin)
+        began_s = time.thread_time()
         verdict = self._call.run()
+        self._cpu_s = time.thread_time() - began_s
         self._tell(self._return, verdict)
+
+    def _measure(self) -> None:
+        # Of a thread that is given up nothing is known.
+        if self._has_returned:
+            _keep_usage(self.attempt, self._cpu_s)
 
     def _tell(self, call: Callable[..., None], *args: object) -> None:
         try:
@@ -181,6 +206,14 @@ class SyncExecution(Execution):
         if not self.is_over:
             self._threads.finish()
             self._end(verdict)
+
+
+def _keep_usage(attempt: Attempt, cpu_s: float) -> None:
+    peak = attempt.memory_peak_bytes
+    # What is shorter than the samples' distance may have made none.
+    if attempt.age_s > _SAMPLED_S:
+        peak = max(peak, rss_bytes())
+    attempt.usage = Usage(round(cpu_s, 6), peak)
 
 
 def _forced_verdict(attempt: Attempt) -> Verdict:

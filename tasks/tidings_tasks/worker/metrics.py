@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ..attempt import Attempt
 from ..queue.policy import Verdict
+from ..store import Verb
 
 __all__ = ["Metrics"]
+
+_JOB_S = (0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 15, 60, 300, 1800)
+_CPU_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 300)
+_MEMORY_BYTES = tuple(float(mib * 1_048_576) for mib in (64, 128, 256, 512, 1024, 2048, 4096, 8192))
 
 
 class Metrics:
@@ -57,14 +64,60 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.duration_seconds = self._by_type(
+            "tidings_worker_job_seconds", "Time from the claim to the last write of an attempt.", _JOB_S
+        )
+        self.cpu_seconds = self._by_type(
+            "tidings_worker_job_cpu_seconds", "CPU time of an attempt's function, seconds.", _CPU_S
+        )
+        self.memory_bytes = self._by_type(
+            "tidings_worker_job_memory_peak_bytes",
+            "Most memory (resident) of the process while an attempt ran; its own in the process pool.",
+            _MEMORY_BYTES,
+        )
+        self._of_type: dict[str, _OfType] = {}
+
     def count_start(self, attempt: Attempt) -> None:
         """An attempt began."""
-        self.started.labels(attempt.spec.type).inc()
+        self._find(attempt.spec.type).started.inc()
 
     def count_end(self, attempt: Attempt, verdict: Verdict) -> None:
         """An attempt ended."""
-        self.ended.labels(attempt.spec.type, verdict.verb.value).inc()
+        found = self._find(attempt.spec.type)
+        found.ended(verdict.verb).inc()
+        found.duration_seconds.observe(attempt.age_s)
+        if attempt.usage is not None:
+            found.cpu_seconds.observe(attempt.usage.cpu_s)
+            found.memory_bytes.observe(attempt.usage.memory_peak_bytes)
 
     def render(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)
+
+    def _by_type(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(name, text, ["type"], buckets=buckets, registry=self.registry)
+
+    def _find(self, kind: str) -> _OfType:
+        found = self._of_type.get(kind)
+        if found is None:
+            found = self._of_type[kind] = _OfType(self, kind)
+        return found
+
+
+class _OfType:
+    """One type's numbers, looked up once: finding them by their labels costs more than counting."""
+
+    def __init__(self, metrics: Metrics, kind: str) -> None:
+        self._metrics, self._kind = metrics, kind
+        self.started = metrics.started.labels(kind)
+        self.duration_seconds = metrics.duration_seconds.labels(kind)
+        self.cpu_seconds = metrics.cpu_seconds.labels(kind)
+        self.memory_bytes = metrics.memory_bytes.labels(kind)
+        self._ended: dict[Verb, Counter] = {}
+
+    def ended(self, verb: Verb) -> Counter:
+        """The counter of attempts that ended with this write."""
+        found = self._ended.get(verb)
+        if found is None:
+            found = self._ended[verb] = self._metrics.ended.labels(self._kind, verb.value)
+        return found

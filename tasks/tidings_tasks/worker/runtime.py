@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
@@ -17,6 +18,7 @@ from tidings.protocol.errors import TidingsError
 from ..attempt import StopReason
 from ..connection import connected
 from ..files import FileStore
+from ..heartbeat import Heartbeat, Role, Tally
 from ..job_log import job_logging
 from ..queue.broker import installed_broker
 from ..queue.queues import order_queues
@@ -37,6 +39,12 @@ _log = logging.getLogger(__name__)
 _HAND_BACK_S = 1.0
 _DRAIN_S = 5.0
 _DISMISS_S = 1.0
+_FAREWELL_S = 1.0
+_SAMPLE_S = 0.5
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class WorkerExhausted(TidingsError):
@@ -102,7 +110,8 @@ class Worker:
         self._threads = Threads(settings.worker_threads, self._exhausted.set)
         files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
         options = CrewOptions(registry, self._broker, files, settings.max_result_bytes)
-        self._crew = Crew(options, self._slots, self._threads, self.metrics)
+        self._tally = Tally()
+        self._crew = Crew(options, self._slots, self._threads, self.metrics, self._tally)
         self._lanes: list[Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[asyncio.Task[None]] = []
@@ -126,6 +135,7 @@ class Worker:
             stack.push_async_callback(self._end_tasks)
             leases = self._open_leases()
             stack.push_async_callback(leases.aclose)
+            self._task(self._watch_memory(), "memory")
             runs = [self._task(lane.run(), "run", lane) for lane in self._lanes]
             for lane in self._lanes:
                 self._listeners.append(self._task(lane.listen(), "listen", lane))
@@ -142,6 +152,8 @@ class Worker:
                     self._serve_health(self._settings.worker_port)
                 )
             await self._boot_middleware()
+            heartbeat = self._open_heartbeat()
+            stack.push_async_callback(asyncio.to_thread, heartbeat.close, _FAREWELL_S)
             stack.push_async_callback(self._shut_middleware_down)
             _log.info("worker %s serves %s", self.name, ", ".join(self._queues))
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -236,6 +248,27 @@ class Worker:
         leases = LeaseKeeper(store, self._crew, lease_s=lease_s)
         leases.start()
         return leases
+
+    def _open_heartbeat(self) -> Heartbeat:
+        settings = self._settings
+        role = Role(
+            name=self.name, runtime="tidings", profile="", queues=self._queues,
+            concurrency=settings.worker_concurrency, started_ms=_now_ms(),
+        )  # fmt: skip
+        store = SyncStore(
+            self._url, self._keyspace, lease_s=settings.lease_s, timeout_s=settings.store_timeout_s
+        )
+        heartbeat = Heartbeat(
+            store, role, self._tally,
+            running=self._crew.attempts, is_stopping=lambda: self._crew.is_stopping, now_ms=_now_ms,
+        )  # fmt: skip
+        heartbeat.start()
+        return heartbeat
+
+    async def _watch_memory(self) -> None:
+        while True:
+            self._crew.sample_memory()
+            await asyncio.sleep(_SAMPLE_S)
 
     def _open_lanes(self, store: Store) -> None:
         options = LaneOptions(
