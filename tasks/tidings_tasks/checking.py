@@ -18,6 +18,7 @@ from tidings.protocol.errors import TidingsError
 
 from .embedded import EmbeddedStoreError, EmbeddedValkey, find_binary
 from .job_modules import import_job_modules
+from .queue.queues import BUILT_IN_POLICIES
 from .settings import Settings, SettingsError
 from .store import Keyspace, Store
 
@@ -43,6 +44,7 @@ async def check_all(settings: Settings) -> list[Finding]:
         _check_secret(settings),
         _check_data_dir(settings),
         *_check_jobs(settings),
+        *_tell_queues(settings),
     ]
     if settings.store_url is not None:
         return [*findings, *await _check_store(settings, settings.store_url)]
@@ -105,6 +107,41 @@ def _check_jobs(settings: Settings) -> list[Finding]:
         return [Finding("TIDINGS_JOBS", "ok", f"registers {names}")]
     fix = "name the modules that register them: TIDINGS_JOBS=myapp.jobs, or `tidings worker myapp.jobs`"
     return [Finding("TIDINGS_JOBS", "warning", "no job types are registered", fix)]
+
+
+def _tell_queues(settings: Settings) -> list[Finding]:
+    """Tell what is declared over the built-in queues, and what a worker of these settings serves."""
+    profile = settings.profile
+    served = sorted(settings.queues) if profile.queues is None else profile.queues
+    found = [
+        Finding(
+            "TIDINGS_WORKER_PROFILE",
+            "ok",
+            f"{profile.name}: up to {profile.concurrency} jobs at once of {', '.join(served)}",
+        )
+    ]
+    for queue in sorted(settings.queues):
+        policy, usual = settings.queues[queue], BUILT_IN_POLICIES.get(queue)
+        written = policy.model_dump(mode="json", exclude={"name"})
+        differs = (
+            written
+            if usual is None
+            else {
+                field: value
+                for field, value in written.items()
+                if getattr(policy, field) != getattr(usual, field)
+            }
+        )
+        if differs:
+            text = ", ".join(
+                f"{field} {value}" for field, value in differs.items() if value is not None or usual
+            )
+            found.append(Finding(f"queue {queue}", "ok", text))
+    for name in sorted(settings.dependencies):
+        rule = settings.dependencies[name]
+        text = f"opens for {rule.open_s:g} s after {rule.failures} failures within {rule.within_s:g} s"
+        found.append(Finding(f"dependency {name}", "ok", text))
+    return found
 
 
 def _check_embedded(settings: Settings) -> Finding:

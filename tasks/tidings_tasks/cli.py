@@ -78,6 +78,13 @@ def worker(
     queues: Annotated[
         str | None, typer.Option(metavar="A,B", help="Serve these queues alone. [default: all known ones]")
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Serve the queues of this profile: primary, document, ai, scheduled, all, or one of the settings.",
+        ),
+    ] = None,
     data: DataOption = None,
     ready_fd: ReadyOption = None,
 ) -> None:
@@ -88,21 +95,27 @@ def worker(
     from .settings import SettingsError
     from .store_source import open_store
 
+    if queues is not None and profile is not None:
+        raise typer.BadParameter(
+            "it goes without --profile, which names queues too; give one of them", param_hint="--queues"
+        )
     with exit_on_faults():
-        settings = load_command_settings(modules, data_dir=data)
+        # Queues that are named one by one are no profile's, whatever the environment says.
+        profile = "all" if queues is not None else profile
+        settings = load_command_settings(modules, data_dir=data, worker_profile=profile)
         registry = import_job_modules(settings.jobs)
         broker = installed_broker()
         if not len(registry) and not broker.get_declared_actors():
             raise SettingsError(
                 "no job types are registered: name the modules that do, as arguments or in TIDINGS_JOBS=myapp.jobs"
             )
-        chosen = _split(queues)
-        known = registry.queues | broker.get_declared_queues()
+        chosen = settings.profile.queues if queues is None else _split(queues)
+        known = {*settings.queues, *registry.queues, *broker.get_declared_queues()}
         if unknown := sorted(set(chosen or ()) - known):
-            raise typer.BadParameter(
-                f"there is no queue {', '.join(unknown)}; known are {', '.join(sorted(known))}",
-                param_hint="--queues",
-            )
+            message = f"there is no queue {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            if queues is None:
+                raise SettingsError(f"profile {settings.profile.name}: {message}")
+            raise typer.BadParameter(message, param_hint="--queues")
         from .worker import run_worker
 
         hurry = asyncio.Event()
@@ -149,5 +162,5 @@ def check(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _split(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

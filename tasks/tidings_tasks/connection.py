@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from tidings.protocol.errors import FieldError, InvalidInput
 
 from .job_type import JobType
+from .queue.queues import BUILT_IN_POLICIES, QueuePolicy
 from .settings import Settings, SettingsError, load_settings
 from .store import Keyspace, Submission, SyncStore, Tenant, commands
 from .submission import MAX_BATCH, check_enqueued, fingerprint_of, prepare
@@ -18,21 +20,30 @@ __all__ = [
     "Submitter",
     "connect",
     "connected",
+    "default_policies",
     "default_store",
     "default_submitter",
     "open_sync_store",
     "require_store_url",
 ]
 
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    store: SyncStore
+    policies: Mapping[str, QueuePolicy]
+
+
 _lock = threading.Lock()
-_default: SyncStore | None = None
+_default: _Connection | None = None
 
 
 class Submitter:
-    """Puts jobs into a store. Thread-safe; the store is its owner's to close."""
+    """Puts jobs into a store, by the policies of their queues. Thread-safe; the store is its owner's to close."""
 
-    def __init__(self, store: SyncStore) -> None:
+    def __init__(self, store: SyncStore, policies: Mapping[str, QueuePolicy] = BUILT_IN_POLICIES) -> None:
         self._store = store
+        self._policies = policies
 
     def submit(
         self,
@@ -48,7 +59,8 @@ class Submitter:
         tenant = Tenant(owner, org)
         shard, submission = prepare(
             job_type, tenant, self._store.keyspace, input=input, idempotency_key=idempotency_key,
-            fingerprint=_fingerprint(job_type, input, options) if idempotency_key else "", **options,
+            fingerprint=_fingerprint(job_type, input, options) if idempotency_key else "",
+            policies=self._policies, **options,
         )  # fmt: skip
         return self._enqueue(shard, [submission])[0]
 
@@ -68,7 +80,10 @@ class Submitter:
             message = f"at most {MAX_BATCH} jobs go into one call, not {len(inputs)}"
             raise InvalidInput(message, errors=[FieldError(field="inputs", code="too_many", message=message)])
         tenant = Tenant(owner, org)
-        prepared = [prepare(job_type, tenant, self._store.keyspace, input=data, **options) for data in inputs]
+        prepared = [
+            prepare(job_type, tenant, self._store.keyspace, input=data, policies=self._policies, **options)
+            for data in inputs
+        ]
         return self._enqueue(prepared[0][0], [submission for _, submission in prepared])
 
     def _enqueue(self, shard: int, submissions: list[Submission]) -> list[str]:
@@ -88,26 +103,35 @@ def open_sync_store(target: Settings | str, keyspace: Keyspace | None = None) ->
     return SyncStore(require_store_url(target), its_keyspace, timeout_s=target.store_timeout_s)
 
 
-def connect(target: Settings | str, *, keyspace: Keyspace | None = None) -> None:
+def connect(
+    target: Settings | str,
+    *,
+    keyspace: Keyspace | None = None,
+    queues: Mapping[str, QueuePolicy] | None = None,
+) -> None:
     """Say which store ``job.submit()`` and ``actor.send()`` use in this process. A later call replaces the earlier one.
 
     Args:
         target: settings, or a store URL (``redis://``, ``rediss://``, ``unix://``).
         keyspace: with a URL: the key prefix and shard count, where they are not the defaults.
+        queues: with a URL: the queues' policies, where they are not the built-in ones.
 
     Raises:
         SettingsError: the settings name no store.
     """
-    _replace(open_sync_store(target, keyspace))
+    own = target.queues if isinstance(target, Settings) else BUILT_IN_POLICIES
+    _replace(_Connection(open_sync_store(target, keyspace), own if queues is None else queues))
 
 
 @contextmanager
-def connected(url: str, keyspace: Keyspace) -> Iterator[None]:
+def connected(
+    url: str, keyspace: Keyspace, queues: Mapping[str, QueuePolicy] | None = None
+) -> Iterator[None]:
     """Be connected while the context lasts: as the program said by ``connect``, else to this store."""
     if _default is not None:
         yield
         return
-    connect(url, keyspace=keyspace)
+    connect(url, keyspace=keyspace, queues=queues)
     try:
         yield
     finally:
@@ -120,16 +144,27 @@ def default_store() -> SyncStore:
     Raises:
         SettingsError: the environment names no store, or is not valid.
     """
-    global _default
-    with _lock:
-        if _default is None:
-            _default = open_sync_store(load_settings())
-        return _default
+    return _default_connection().store
+
+
+def default_policies() -> Mapping[str, QueuePolicy]:
+    """Return the policies of the queues that go with ``default_store``; raises as that does."""
+    return _default_connection().policies
 
 
 def default_submitter() -> Submitter:
     """Return what ``job.submit()`` uses; raises as ``default_store`` does."""
-    return Submitter(default_store())
+    connection = _default_connection()
+    return Submitter(connection.store, connection.policies)
+
+
+def _default_connection() -> _Connection:
+    global _default
+    with _lock:
+        if _default is None:
+            settings = load_settings()
+            _default = _Connection(open_sync_store(settings), settings.queues)
+        return _default
 
 
 def require_store_url(settings: Settings) -> str:
@@ -153,12 +188,12 @@ def require_store_url(settings: Settings) -> str:
     return settings.store_url
 
 
-def _replace(made: SyncStore | None) -> None:
+def _replace(made: _Connection | None) -> None:
     global _default
     with _lock:
         replaced, _default = _default, made
     if replaced is not None:
-        replaced.close()
+        replaced.store.close()
 
 
 def _fingerprint(job_type: JobType[Any, Any], data: Any, options: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
@@ -17,14 +17,16 @@ from tidings.protocol.errors import FieldError, InvalidInput, TidingsError
 
 if TYPE_CHECKING:
     from .context import JobContext, SyncJobContext
+    from .queue.queues import QueuePolicy
 
-__all__ = ["InvalidResult", "JobType", "NoInput"]
+__all__ = ["InvalidResult", "JobType", "NoInput", "Timing"]
 
 InputT = TypeVar("InputT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_FIELD_ERRORS = 50
+_LONGEST_S = 366 * 86_400
 
 
 class InvalidResult(TidingsError, ValueError):
@@ -39,8 +41,16 @@ class NoInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Timing(NamedTuple):
+    """How a job is timed and repeated: its type's word, else its queue's."""
+
+    timeout_s: float
+    max_attempts: int
+    backoff_s: tuple[float, ...]
+
+
 class JobType(Generic[InputT, ResultT]):
-    """A registered job type. Made by ``@job``; calling it calls the function, as a test does.
+    """A registered job type. Made by ``@job``, which says what the options mean; calling it calls the function.
 
     Args:
         namespace: where annotations that are written as strings are looked up, besides the function's module.
@@ -56,21 +66,32 @@ class JobType(Generic[InputT, ResultT]):
         fn: Callable[..., Any],
         *,
         queue: str,
-        timeout_s: float,
-        max_attempts: int,
-        backoff_s: Sequence[float],
+        timeout_s: float | None = None,
+        max_attempts: int | None = None,
+        backoff_s: Sequence[float] | None = None,
+        process: bool = False,
+        concurrency_limit: int = 1,
+        dependency: str | None = None,
+        expires_s: float | None = None,
         description: str | None = None,
         namespace: Mapping[str, Any] | None = None,
     ) -> None:
-        _check(name, queue, timeout_s, max_attempts, backoff_s)
+        _check_names({"job type": name, "queue": queue, "dependency": dependency})
+        _check_numbers(name, timeout_s, max_attempts, backoff_s, concurrency_limit, expires_s)
         self.name = name
         self.fn = fn
         self.queue = queue
-        self.timeout_s = float(timeout_s)
+        self.timeout_s = None if timeout_s is None else float(timeout_s)
         self.max_attempts = max_attempts
-        self.backoff_s = tuple(float(delay) for delay in backoff_s)
+        self.backoff_s = None if backoff_s is None else tuple(float(delay) for delay in backoff_s)
+        self.process = process
+        self.concurrency_limit = concurrency_limit
+        self.dependency = dependency
+        self.expires_s = expires_s
         self.description = (inspect.getdoc(fn) or "") if description is None else description
         self.is_async = inspect.iscoroutinefunction(fn)
+        if process and self.is_async:
+            raise TypeError(f"{name}: process=True is for plain functions; drop it, or the function's async")
         self.takes_input, model, self._result_hint = _read_signature(fn, namespace or {})
         self.input_model = cast("type[InputT]", model)
         update_wrapper(self, fn)
@@ -133,8 +154,23 @@ class JobType(Generic[InputT, ResultT]):
         except ValueError as error:  # PydanticSerializationError
             raise InvalidResult(f"the result is no JSON: {error}") from error
 
-    def info(self) -> JobTypeInfo:
-        """Describe the type as ``GET /api/job-types`` does."""
+    def timing(self, policy: QueuePolicy) -> Timing:
+        """Return how a job of this type is timed and repeated in a queue with this policy."""
+        return Timing(
+            policy.timeout_s if self.timeout_s is None else self.timeout_s,
+            policy.max_attempts if self.max_attempts is None else self.max_attempts,
+            policy.backoff_s if self.backoff_s is None else self.backoff_s,
+        )
+
+    def info(self, policies: Mapping[str, QueuePolicy] | None = None) -> JobTypeInfo:
+        """Describe the type as ``GET /api/job-types`` does, timed as in its own queue.
+
+        Args:
+            policies: of the queues; None: the built-in ones.
+        """
+        from .queue.queues import BUILT_IN_POLICIES, policy_of
+
+        timing = self.timing(policy_of(BUILT_IN_POLICIES if policies is None else policies, self.queue))
         schema = self.input_model.model_json_schema()
         if self._forbids_extra:
             schema["additionalProperties"] = False
@@ -142,8 +178,8 @@ class JobType(Generic[InputT, ResultT]):
             type=self.name,
             description=self.description,
             queue=self.queue,
-            timeout_s=self.timeout_s,
-            retry=RetryPolicy(max_attempts=self.max_attempts, backoff_s=list(self.backoff_s)),
+            timeout_s=timing.timeout_s,
+            retry=RetryPolicy(max_attempts=timing.max_attempts, backoff_s=list(timing.backoff_s)),
             input_schema=schema,
         )
 
@@ -219,18 +255,33 @@ class JobType(Generic[InputT, ResultT]):
         return TypeAdapter(self._result_hint)
 
 
-def _check(
-    name: object, queue: object, timeout_s: float, max_attempts: int, backoff_s: Sequence[float]
-) -> None:
-    for what, text in (("job type", name), ("queue", queue)):
+def _check_names(names: Mapping[str, object]) -> None:
+    for what, text in names.items():
+        if text is None and what == "dependency":
+            continue
         if not isinstance(text, str) or _NAME.fullmatch(text) is None:
             raise ValueError(f"a {what}'s name is made of letters, digits, '.', '_' and '-', not {text!r}")
-    if not 0 < timeout_s <= 366 * 86_400:
-        raise ValueError(f"{name}: timeout_s must be above 0 and at most a year, in seconds")
-    if not 1 <= max_attempts <= 1_000_000:
+
+
+def _check_numbers(
+    name: str,
+    timeout_s: float | None,
+    max_attempts: int | None,
+    backoff_s: Sequence[float] | None,
+    concurrency_limit: int,
+    expires_s: float | None,
+) -> None:
+    for what, seconds in (("timeout_s", timeout_s), ("expires_s", expires_s)):
+        if seconds is not None and not 0 < seconds <= _LONGEST_S:
+            raise ValueError(f"{name}: {what} must be above 0 and at most a year, in seconds")
+    if max_attempts is not None and not 1 <= max_attempts <= 1_000_000:
         raise ValueError(f"{name}: max_attempts must be at least 1")
-    if not 1 <= len(backoff_s) <= 100 or not all(0 <= delay <= 366 * 86_400 for delay in backoff_s):
+    if backoff_s is not None and not (
+        1 <= len(backoff_s) <= 100 and all(0 <= delay <= _LONGEST_S for delay in backoff_s)
+    ):
         raise ValueError(f"{name}: backoff_s must have 1 to 100 delays of at least 0 seconds")
+    if not 1 <= concurrency_limit <= 1_000_000:
+        raise ValueError(f"{name}: concurrency_limit must be at least 1")
 
 
 def _read_signature(

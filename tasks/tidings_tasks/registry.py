@@ -15,16 +15,11 @@ from tidings.protocol.errors import UnknownJobType
 
 from .context import JobContext, SyncJobContext
 from .job_type import JobType, NoInput
-from .queue.queues import BUILT_IN_QUEUES
 
 __all__ = ["REGISTRY", "JobType", "Registry", "job", "load_modules"]
 
 InputT = TypeVar("InputT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
-
-_DEFAULT_TIMEOUT_S = 600.0
-_DEFAULT_MAX_ATTEMPTS = 3
-_DEFAULT_BACKOFF_S = (10.0, 60.0, 300.0)
 
 
 class Registry:
@@ -44,8 +39,15 @@ class Registry:
 
     @property
     def queues(self) -> frozenset[str]:
-        """Every known queue: the built-in ones and those of the registered types."""
-        return frozenset(BUILT_IN_QUEUES) | {found.queue for found in self._types.values()}
+        """Every known queue but those that settings declare: the built-in ones and those of the registered types."""
+        from .queue.queues import BUILT_IN_POLICIES
+
+        return frozenset(BUILT_IN_POLICIES) | {found.queue for found in self._types.values()}
+
+    @property
+    def dependencies(self) -> frozenset[str]:
+        """The dependencies that the registered types name."""
+        return frozenset(found.dependency for found in self._types.values() if found.dependency is not None)
 
     def add(self, job_type: JobType[Any, Any]) -> None:
         """Register a type. The same function may register again, as when its module is reloaded.
@@ -95,19 +97,28 @@ def job(
     name: str,
     *,
     queue: str = "default",
-    timeout_s: float = _DEFAULT_TIMEOUT_S,
-    max_attempts: int = _DEFAULT_MAX_ATTEMPTS,
-    backoff_s: Sequence[float] = _DEFAULT_BACKOFF_S,
+    timeout_s: float | None = None,
+    max_attempts: int | None = None,
+    backoff_s: Sequence[float] | None = None,
+    process: bool = False,
+    concurrency_limit: int = 1,
+    dependency: str | None = None,
+    expires_s: float | None = None,
     description: str | None = None,
     registry: Registry = REGISTRY,
 ) -> _Decorator:
     """Register a function, ``async`` or plain, as a job type. No I/O, no environment, no broker.
 
     Args:
-        timeout_s: how long one attempt may take, seconds.
+        timeout_s: how long one attempt may take, seconds. This and the next two, None: as the queue says that the job
+            goes into.
         max_attempts: how many tries there are in all, 1 or more.
         backoff_s: the delay after the first failure, the second …; the last one repeats. The worker adds up to a
             quarter at random, so that jobs that failed together do not come back together.
+        process: run it in a process of its own, which can be killed at a time-out; for plain functions.
+        concurrency_limit: how many jobs with one ``concurrency_key`` run at once, in each tenant.
+        dependency: what the job needs, such as a model's API: when it fails again and again, its jobs are put off.
+        expires_s: a job that was not begun so many seconds after it was due fails as ``expired``.
         description: for ``GET /api/job-types``; None: the function's docstring.
     """
     caller = inspect.currentframe()
@@ -117,7 +128,8 @@ def job(
     def register(fn: Callable[..., Any], /) -> JobType[Any, Any]:
         found: JobType[Any, Any] = JobType(
             name, fn, queue=queue, timeout_s=timeout_s, max_attempts=max_attempts,
-            backoff_s=backoff_s, description=description, namespace=namespace,
+            backoff_s=backoff_s, process=process, concurrency_limit=concurrency_limit,
+            dependency=dependency, expires_s=expires_s, description=description, namespace=namespace,
         )  # fmt: skip
         registry.add(found)
         return found

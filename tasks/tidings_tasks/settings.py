@@ -1,4 +1,4 @@
-"""Settings: read once from the environment and ``.env``, validated whole, frozen, passed in (contract §9).
+"""Settings: read once from the environment, ``.env`` and ``tidings.toml``, validated whole, frozen, passed in (contract §9).
 
 Every setting has the name ``TIDINGS_<FIELD>``; the usual bare names of ``BARE_NAMES`` are accepted too. An error names the
 variable, the reason and the fix, and all errors are told at once.
@@ -19,13 +19,18 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from tidings.protocol.errors import FieldError
 
+from .declared import SECTIONS, read_declared
 from .environment import SettingsError, read_environment
+from .queue.dependencies import Dependency, overlay_dependencies
+from .queue.profiles import Profile, overlay_profiles
+from .queue.queues import QueuePolicy, overlay_queues
 
 __all__ = ["BARE_NAMES", "CLIENT_NAMES", "MIN_SECRET_CHARS", "Settings", "SettingsError", "load_settings"]
 
@@ -44,6 +49,7 @@ BARE_NAMES: Mapping[str, str] = {
     "SOCKET_PORT": "port",
     "WORKER_CONCURRENCY": "worker_concurrency",
     "WORKER_ID": "worker_id",
+    "WORKER_MAX_JOBS": "worker_max_jobs",
 }
 """The usual names and the fields they set. Of two names for one field the first in this table wins, ``TIDINGS_…`` over both."""
 
@@ -57,6 +63,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     env: Literal["development", "production", "test"] = Field("production", description="Which rules apply.")
+    config_file: Path | None = Field(
+        None,
+        description="The file of queues, profiles, dependencies, schedules; default: `tidings.toml`, if there.",
+    )
     jobs: tuple[str, ...] = Field((), description="Modules that register job types, separated by commas.")
     data_dir: Path = Field(Path(".tidings"), description="Where the embedded store and files are kept.")
 
@@ -122,7 +132,16 @@ class Settings(BaseModel):
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="The worker's name; default: host, pid and a random part.",
     )
+    worker_profile: str | None = Field(
+        None, description="The profile a worker is started as; default: every queue."
+    )
     worker_concurrency: int = Field(10, ge=1, le=10_000, description="Jobs one worker process runs at once.")
+    worker_max_jobs: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Rate of the queue `default`, job starts a minute on all workers.",
+    )
     worker_threads: int = Field(10, ge=1, le=256, description="Threads for synchronous job functions.")
     worker_port: int | None = Field(
         None, ge=0, le=65535, description="Serve the worker's health and metrics on this port."
@@ -144,6 +163,38 @@ class Settings(BaseModel):
         "json", description="One JSON object a line, or text for people."
     )
 
+    queues: Mapping[str, QueuePolicy] = Field(
+        {}, validate_default=True, description="Queues, over the built-in ones; see below."
+    )
+    profiles: Mapping[str, Profile] = Field(
+        {}, validate_default=True, description="Worker profiles, over the built-in ones; see below."
+    )
+    dependencies: Mapping[str, Dependency] = Field(
+        {}, description="When the circuits of named dependencies open; see below."
+    )
+    schedules: Mapping[str, Any] = Field({}, description="Jobs that are submitted by the clock; see below.")
+
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _over_built_in_queues(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return overlay_queues(
+            value,
+            max_jobs_per_minute=info.data.get("worker_max_jobs"),
+            worker_concurrency=info.data.get("worker_concurrency", 0),
+        )
+
+    @field_validator("profiles", mode="before")
+    @classmethod
+    def _over_built_in_profiles(cls, value: Any) -> Any:
+        return overlay_profiles(value) if isinstance(value, Mapping) else value
+
+    @field_validator("dependencies", mode="before")
+    @classmethod
+    def _named_dependencies(cls, value: Any) -> Any:
+        return overlay_dependencies(value) if isinstance(value, Mapping) else value
+
     @field_validator("jobs", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -161,7 +212,7 @@ class Settings(BaseModel):
                 raise ValueError(f"{name!r} is no module; write it as for an import, such as myapp.jobs")
         return value
 
-    @field_validator("data_dir", "static_dir")
+    @field_validator("config_file", "data_dir", "static_dir")
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
@@ -220,7 +271,19 @@ class Settings(BaseModel):
             raise ValueError(
                 "redis_password: goes with REDIS_HOST, which is not set; or write both in REDIS_URL"
             )
+        if self.worker_profile is not None and self.worker_profile not in self.profiles:
+            near = difflib.get_close_matches(self.worker_profile, self.profiles, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(self.profiles))}"
+            raise ValueError(f"worker_profile: there is no profile {self.worker_profile[:128]!r}; {hint}")
         return self
+
+    @property
+    def profile(self) -> Profile:
+        """The profile of a worker of these settings, with its number of jobs at once resolved."""
+        found = self.profiles[self.worker_profile or "all"]
+        if found.concurrency is None or "worker_concurrency" in self.model_fields_set:
+            return found.model_copy(update={"concurrency": self.worker_concurrency})
+        return found
 
     @property
     def store_url(self) -> str | None:
@@ -243,17 +306,27 @@ class Settings(BaseModel):
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env"), **overrides: Any
+    environ: Mapping[str, str] | None = None,
+    *,
+    dotenv: Path | None = Path(".env"),
+    config: Path | None = Path("tidings.toml"),
+    **overrides: Any,
 ) -> Settings:
-    """Build the settings of this process: arguments win over the environment, it wins over ``.env``.
+    """Build the settings of this process: arguments win over the environment, it wins over the files.
+
+    Args:
+        dotenv: the file below the environment, where it is there.
+        config: the file of queues and the like, where it is there and ``TIDINGS_CONFIG_FILE`` names no other.
 
     Raises:
         SettingsError: with an entry for every variable that is unknown or not valid.
     """
     env = read_environment(environ, dotenv)
-    values: dict[str, Any] = {}
     names: dict[str, str] = {}
     problems: list[FieldError] = []
+    declared = read_declared(env, config)
+    problems += declared.problems
+    values: dict[str, Any] = dict(declared.tables)
     for bare, field in BARE_NAMES.items():
         if env.get(bare) and field not in values:
             values[field], names[field] = env[bare], bare
@@ -263,7 +336,7 @@ def load_settings(
         field = name.removeprefix("TIDINGS_").lower()
         if field not in Settings.model_fields:
             problems.append(FieldError(field=name, code="unknown_setting", message=_unknown(name)))
-        elif value != "":
+        elif value != "" and field not in SECTIONS:
             values[field], names[field] = value, name
     for field, value in overrides.items():
         if value is not None:
@@ -274,6 +347,9 @@ def load_settings(
     except ValidationError as error:
         for entry in error.errors(include_input=False, include_url=False):
             message = entry["msg"].removeprefix("Value error, ")
+            if entry["loc"] and entry["loc"][0] in declared.tables:
+                problems.append(declared.describe(entry["loc"], entry["type"], message))
+                continue
             field = str(entry["loc"][0]) if entry["loc"] else message.partition(": ")[0]
             message = message.removeprefix(f"{field}: ")
             name = names.get(field, f"TIDINGS_{field.upper()}")

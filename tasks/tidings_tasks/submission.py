@@ -14,7 +14,7 @@ from tidings.protocol import MAX_PRIORITY, new_job_id
 from tidings.protocol.errors import FieldError, IdempotencyConflict, InvalidInput, QueueFull, TidingsError
 
 from .job_type import JobType
-from .queue.queues import priority_of
+from .queue.queues import BUILT_IN_POLICIES, QueuePolicy, policy_of
 from .registry import REGISTRY, Registry
 from .store import Enqueued, Keyspace, Outcome, Spec, Submission, Tenant
 
@@ -42,25 +42,37 @@ def prepare(
     idempotency_key: str = "",
     fingerprint: str = "",
     registry: Registry = REGISTRY,
+    policies: Mapping[str, QueuePolicy] = BUILT_IN_POLICIES,
 ) -> tuple[int, Submission]:
     """Check a request, give the job its id, and return the shard of its tenant with what ``commands.enqueue`` takes.
 
     Args:
         input: untrusted; see ``JobType.validate_input``.
         fingerprint: tells requests with one idempotency key apart; holds no spaces.
+        policies: of the queues; they time and repeat what the type does not.
 
     Raises:
         InvalidInput: with an entry for each field that is wrong.
     """
     data = job_type.dump_input({} if input is None else input)
+    place = job_type.queue if queue is None else queue
+    if place not in policies and place not in registry.queues:
+        known = {*policies, *registry.queues}
+        near = difflib.get_close_matches(place, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
+        raise _invalid("queue", "unknown_queue", f"there is no queue {place[:128]!r}{hint}")
+    if priority is not None and not 1 <= priority <= MAX_PRIORITY:
+        raise _invalid("priority", "out_of_range", f"must be from 1 (first) to {MAX_PRIORITY}")
+    policy = policy_of(policies, place)
+    timing = job_type.timing(policy)
     spec = Spec(
         type=job_type.name,
         owner=tenant.owner,
         org=tenant.org,
         input=data,
-        timeout_s=job_type.timeout_s,
-        max_attempts=job_type.max_attempts,
-        backoff_s=job_type.backoff_s,
+        timeout_s=timing.timeout_s,
+        max_attempts=timing.max_attempts,
+        backoff_s=timing.backoff_s,
         tags=tuple(tags),
         metadata=dict(metadata) if metadata else None,
         retry_of=retry_of,
@@ -69,19 +81,12 @@ def prepare(
         spec.to_json()
     except TypeError as error:
         raise _invalid("input", "not_json", f"input and metadata must be JSON: {error}") from error
-    place = job_type.queue if queue is None else queue
-    if place not in registry.queues:
-        near = difflib.get_close_matches(place, registry.queues, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(registry.queues))}"
-        raise _invalid("queue", "unknown_queue", f"there is no queue {place[:128]!r}{hint}")
-    if priority is not None and not 1 <= priority <= MAX_PRIORITY:
-        raise _invalid("priority", "out_of_range", f"must be from 1 (first) to {MAX_PRIORITY}")
     shard = keyspace.shard_of_tenant(tenant)
     return shard, Submission(
         id=new_job_id(shard),
         spec=spec,
         queue=place,
-        priority=priority_of(place) if priority is None else priority,
+        priority=policy.priority if priority is None else priority,
         due=_due(run_at, delay_s),
         idempotency_key=idempotency_key,
         fingerprint=fingerprint,

@@ -37,7 +37,7 @@ def disconnected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(connection, "_default", None)
     yield
     if connection._default is not None:
-        connection._default.close()
+        connection._default.store.close()
 
 
 @pytest.fixture

@@ -40,13 +40,13 @@ def _accepts(name: str, schema: dict[str, Any]) -> str:
         return f"{least} to {kind['maximum']:,}" if "maximum" in kind else f"from {least}"
     if name == "jwt_secret":
         return f"text, at least {MIN_SECRET_CHARS} characters"
-    plain = {"boolean": "`true`, `false`", "array": "a list, by commas"}
+    plain = {"boolean": "`true`, `false`", "array": "a list, by commas", "object": "JSON"}
     formats = {"path": "a path", "password": "text, secret"}
     return plain.get(kind["type"]) or formats.get(kind.get("format", ""), "text")
 
 
 def _default(value: Any) -> str:
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return "–"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

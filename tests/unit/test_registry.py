@@ -16,6 +16,7 @@ from tidings.protocol.errors import InvalidInput, UnknownJobType
 from tidings_tasks import JobContext, SyncJobContext, job
 from tidings_tasks.job_type import InvalidResult, NoInput
 from tidings_tasks.registry import Registry, load_modules
+from tidings_tasks.settings import Settings
 
 
 class Steps(BaseModel):
@@ -85,15 +86,51 @@ def test_functions_of_another_form_are_refused(registry: Registry) -> None:
     "options",
     [
         {"queue": "no spaces"}, {"timeout_s": 0}, {"timeout_s": float("nan")}, {"max_attempts": 0}, {"backoff_s": ()},
-        {"backoff_s": (-1,)},
+        {"backoff_s": (-1,)}, {"concurrency_limit": 0}, {"dependency": "no spaces"}, {"expires_s": 0},
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(registry: Registry, options: dict[str, Any]) -> None:
     """At import, not when the first job runs."""
-    with pytest.raises(ValueError, match=r"bad|queue"):
+    with pytest.raises(ValueError, match=r"bad|queue|dependency"):
 
         @job("bad", registry=registry, **options)
         async def bad(ctx: JobContext) -> None: ...
+
+
+def test_process_is_for_plain_functions(registry: Registry) -> None:
+    """An async function is stopped at its await; there is nothing to kill."""
+
+    @job("plain", process=True, concurrency_limit=3, dependency="openai", expires_s=60, registry=registry)
+    def plain(ctx: SyncJobContext) -> None: ...
+
+    assert (plain.process, plain.concurrency_limit, plain.dependency, plain.expires_s) == (
+        True,
+        3,
+        "openai",
+        60,
+    )
+    assert registry.dependencies == {"openai"}
+    with pytest.raises(TypeError, match="plain functions"):
+
+        @job("bad", process=True, registry=registry)
+        async def bad(ctx: JobContext) -> None: ...
+
+
+def test_the_queue_says_what_the_type_does_not(registry: Registry) -> None:
+    """Each of the three numbers for itself, and by the policies of this installation."""
+
+    @job("mixed", queue="exports", max_attempts=2, registry=registry)
+    async def mixed(ctx: JobContext) -> None: ...
+
+    @job("own", queue="own", registry=registry)
+    async def own(ctx: JobContext) -> None: ...
+
+    info = mixed.info()
+    assert (info.timeout_s, info.retry.max_attempts, info.retry.backoff_s) == (300, 2, [60, 300, 1800])
+    info = own.info(
+        Settings(queues={"default": {"timeout_s": 7, "backoff_s": [1], "max_attempts": 9}}).queues
+    )
+    assert (info.timeout_s, info.retry.max_attempts, info.retry.backoff_s) == (7, 9, [1])
 
 
 def test_name_is_taken_once(registry: Registry) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -26,8 +27,9 @@ from tidings_tasks.queue.policy import (
     judge_result,
     judge_timeout,
 )
-from tidings_tasks.queue.queues import order_queues, priority_of
+from tidings_tasks.queue.queues import BUILT_IN_POLICIES, QueuePolicy
 from tidings_tasks.registry import Registry
+from tidings_tasks.settings import Settings
 from tidings_tasks.store import Claim, Enqueued, Keyspace, Outcome, Spec, Tenant, Verb
 from tidings_tasks.submission import check_enqueued, fingerprint_of, prepare
 
@@ -152,18 +154,6 @@ def test_actor_options_become_a_policy() -> None:
     assert math.isfinite(read_policy({}, {"time_limit": math.inf}, defaults).timeout_s)
 
 
-def test_queues_are_ordered_by_priority() -> None:
-    """The table of built-in queues; others are like the default one."""
-    assert order_queues(["scheduled", "mine", "critical", "ai", "default"]) == [
-        "critical",
-        "ai",
-        "default",
-        "mine",
-        "scheduled",
-    ]
-    assert (priority_of("critical"), priority_of("scheduled"), priority_of("mine")) == (1, 5, 3)
-
-
 @pytest.fixture
 def job_type() -> Any:
     @job("x", queue="reports", timeout_s=5, max_attempts=2, backoff_s=(1,), registry=Registry())
@@ -188,6 +178,25 @@ def test_submission_is_the_request_and_the_types_policy(job_type: Any) -> None:
         round(at.timestamp() * 1000)
     )
     assert prepare(job_type, tenant, keyspace, input={}, priority=9)[1].priority == 9
+
+
+def test_submission_is_timed_by_the_queue_it_goes_into() -> None:
+    """By the policies that were passed; a queue may be known from them alone."""
+
+    @job("y", registry=Registry())
+    async def y(ctx: JobContext) -> None: ...
+
+    def spec_in(
+        queue: str | None, policies: Mapping[str, QueuePolicy]
+    ) -> tuple[int, float, int, tuple[float, ...]]:
+        _, made = prepare(
+            y, Tenant("a"), Keyspace(), input={}, queue=queue, registry=Registry(), policies=policies
+        )
+        return made.priority, made.spec.timeout_s, made.spec.max_attempts, made.spec.backoff_s
+
+    assert spec_in(None, BUILT_IN_POLICIES) == (3, 300, 4, (10, 20, 40))
+    assert spec_in("ai", BUILT_IN_POLICIES) == (2, 120, 4, (30, 60, 120))
+    assert spec_in("films", Settings(queues={"films": {"priority": 1}}).queues) == (1, 300, 4, (10, 20, 40))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tidings_tasks.registry import JobType, Registry
 from tidings_tasks.store import Enqueued, Outcome, Submission
 from tidings_tasks.submission import prepare
 
-from ..context import METRICS, REGISTRY, STORE
+from ..context import METRICS, REGISTRY, SETTINGS, STORE
 from .faults import invalid
 from .route import HeaderField, identity_of
 
@@ -81,6 +81,7 @@ def prepare_job(
         idempotency_key=key,
         fingerprint=fingerprint,
         registry=registry,
+        policies=request.app[SETTINGS].queues,
     )
 
 

@@ -11,7 +11,7 @@ from tidings.protocol import JobStats, JobTypeInfo
 from tidings_tasks.registry import Registry
 from tidings_tasks.store import commands, iso_time
 
-from ..context import LIMITER, MODE, REGISTRY, STORE
+from ..context import LIMITER, MODE, REGISTRY, SETTINGS, STORE
 from .answers import json_answer
 from .examples import JOB_TYPES, RATE_LIMIT, STATS
 from .route import Answer, Route, identity_of
@@ -36,7 +36,10 @@ class RateLimit(BaseModel):
 async def list_job_types(request: web.Request) -> web.StreamResponse:
     """Answer all registered types, by name."""
     registry: Registry = request.app[REGISTRY]
-    return json_answer({"job_types": [job_type.info().model_dump(mode="json") for job_type in registry]})
+    queues = request.app[SETTINGS].queues
+    return json_answer(
+        {"job_types": [job_type.info(queues).model_dump(mode="json") for job_type in registry]}
+    )
 
 
 async def read_stats(request: web.Request) -> web.StreamResponse:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dramatiq
 from dramatiq import Actor, Broker, Message
 from dramatiq.middleware import AsyncIO, Callbacks, Middleware, Pipelines, ShutdownNotifications
 
-from ..connection import default_store, open_sync_store
+from ..connection import default_policies, default_store, open_sync_store
 from ..job_type import JobType
 from ..registry import REGISTRY, Registry
 from ..settings import Settings
@@ -22,6 +22,7 @@ from .committer import Committer
 from .consumer import TidingsConsumer
 from .messages import submission_of
 from .middleware import FOLLOWED, Policy
+from .queues import QueuePolicy
 
 __all__ = ["TidingsBroker", "installed_broker"]
 
@@ -76,6 +77,11 @@ class TidingsBroker(Broker):
             SettingsError: none was given, and the environment names none.
         """
         return default_store() if self._store is None else self._store
+
+    @property
+    def policies(self) -> Mapping[str, QueuePolicy]:
+        """The policies of the queues: those of the broker's settings, else of the process's own connection."""
+        return default_policies() if self._store is None else self.settings.queues
 
     def add_middleware(
         self,
@@ -140,7 +146,7 @@ class TidingsBroker(Broker):
         shard, submission = submission_of(
             message, store.keyspace, actor=self.actors.get(message.actor_name),
             job_type=self.job_types.get(message.actor_name), defaults=self.defaults,
-            inherited=FOLLOWED.get(), delay_ms=delay, registry=self._registry,
+            inherited=FOLLOWED.get(), delay_ms=delay, registry=self._registry, policies=self.policies,
         )  # fmt: skip
         reply = store.run(commands.enqueue(shard, [submission]))
         (job_id,) = check_enqueued(reply)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -19,7 +20,7 @@ from ..store import Claim, Keyspace, Spec, Submission, Tenant
 from ..submission import prepare
 from .actor_options import ActorDefaults, read_policy
 from .policy import Verdict
-from .queues import priority_of
+from .queues import QueuePolicy, policy_of
 
 __all__ = ["AttemptMessage", "message_of", "submission_of"]
 
@@ -50,11 +51,14 @@ def submission_of(
     inherited: Tenant | None,
     delay_ms: int | None,
     registry: Registry,
+    policies: Mapping[str, QueuePolicy],
 ) -> tuple[int, Submission]:
     """Return the shard and the submission of a message.
 
     Args:
         inherited: whose it is when its options don't say: that of the job it follows, else the system's.
+        policies: of the queues. Of a plain actor's jobs they say the priority alone: its time limit and retries are
+            Dramatiq's own.
 
     Raises:
         InvalidInput: arguments or options are no JSON, or the job type does not take them.
@@ -67,8 +71,9 @@ def submission_of(
     if job_type is not None:
         data = message.kwargs or (message.args[0] if message.args else {})
         shard, made = prepare(
-            job_type, tenant, keyspace, input=data, queue=message.queue_name, registry=registry
-        )
+            job_type, tenant, keyspace, input=data, queue=message.queue_name, registry=registry,
+            policies=policies,
+        )  # fmt: skip
         return shard, Submission(made.id, made.spec, made.queue, made.priority, due)
     policy = read_policy(options, actor.options if actor is not None else {}, defaults)
     kept = {name: value for name, value in options.items() if name not in _NOT_KEPT}
@@ -84,7 +89,7 @@ def submission_of(
     )
     # Dramatiq's priority is relative, lower first; it shifts that of the queue.
     shift = actor.priority if actor is not None else 0
-    priority = min(MAX_PRIORITY, max(1, priority_of(message.queue_name) + shift))
+    priority = min(MAX_PRIORITY, max(1, policy_of(policies, message.queue_name).priority + shift))
     shard = keyspace.shard_of_tenant(tenant)
     return shard, Submission(new_job_id(shard), spec, message.queue_name, priority, due)
 

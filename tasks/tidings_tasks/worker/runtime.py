@@ -77,7 +77,7 @@ async def run_worker(
     it, or as soon as ``hurry`` is set.
 
     Args:
-        queues: serve these only; None: all known ones.
+        queues: serve these only; None: those of the settings' profile.
         ready: called once the first claim is possible.
 
     Raises:
@@ -103,10 +103,11 @@ class Worker:
         self._keyspace = Keyspace(settings.key_prefix, settings.shards)
         self._registry = registry
         self._broker = installed_broker()
-        every = registry.queues | self._broker.get_declared_queues()
-        self._queues = order_queues(every if queues is None else queues)
+        chosen = settings.profile.queues if queues is None else queues
+        every = {*settings.queues, *registry.queues, *self._broker.get_declared_queues()}
+        self._queues = order_queues(every if chosen is None else chosen, settings.queues)
         self._exhausted = asyncio.Event()
-        self._slots = Slots(settings.worker_concurrency)
+        self._slots = Slots(settings.profile.concurrency or settings.worker_concurrency)
         self._threads = Threads(settings.worker_threads, self._exhausted.set)
         files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
         options = CrewOptions(registry, self._broker, files, settings.max_result_bytes)
@@ -128,7 +129,7 @@ class Worker:
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.close)
             stack.enter_context(job_logging(self.metrics.dropped_logs.inc))
-            stack.enter_context(connected(self._url, self._keyspace))
+            stack.enter_context(connected(self._url, self._keyspace, self._settings.queues))
             store = self._open_store()
             stack.push_async_callback(store.aclose)
             self._open_lanes(store)
