@@ -8,16 +8,26 @@
 --
 --   :meta        hash    format, shards, run (the node's run id), gen (the generation), reap (no lease is reaped before)
 --   :clock       string  the newest time any script that changed something has seen, ms; time never goes back
---   :order       string  counter that makes a queue first-in first-out
 --   :j:<id>      string  the record: what changes of a job (MessagePack)            :m:<id>  string  what never changes (JSON)
---   :x:<id>      hash    p progress, r result, er error (JSON)                      :e:<id>  list    the log: whole envelopes,
---                                                                                   from the second event on
---   :q:<queue>   zset    queued jobs by priority, then order                        :wake:<queue>  list, at most one token
+--   :x:<id>      hash    p progress, r result, er error, us what it used (JSON), st its traceback
+--   :e:<id>      list    the log: whole envelopes, from the second event on
+--   :q:<queue>   zset    queued jobs by priority, then turn (lines.lua)             :wake:<queue>  list, at most one token
+--   :v:<queue>   zset    <priority>/<owner>: the turn of the owner's last job there, for those that may still be ahead of others
+--   :qn          hash    <queue>: jobs that run, w:<queue>: queued ones, parked included
+--   :qc          hash    <queue>: its limits, ~<dependency>: its breaker's numbers (JSON); !<queue>: paused or draining
+--   :p:<gate>    zset    jobs parked at a gate (gates.lua) by their place in the line; still queued
+--   :h:<gate>    zset    the running jobs that hold a concurrency key, by when they began, ms
+--   :b:<gate>    string  a token bucket: when it is full again, ms                  :gates   zset    gates by when they open, ms
+--   :br          hash    <dependency>: its circuit breaker (MessagePack)
 --   :due         zset    scheduled and retrying jobs by due time, ms                :lease   zset    <id>:<attempt> by expiry, ms
+--   :exp         zset    waiting jobs that may not begin any more after a time, by it, ms
 --   :done        zset    ended jobs by the time their retention ends, ms            :o:<owner>  zset  an owner's ended jobs, by id
 --   :w:<feed>    zset    a feed's open jobs, by id; o:<owner>, g:<org>, all         :n:<owner>  hash  an owner's jobs by state
 --   :f:<feed>    hash    e epoch, g generation, n head, fk forks, x TTL set at      :fl:<feed>  list  the feed's log
+--   :dead        zset    dead letters by when they died, ms                         :dl:<group>  zset  the same of one group
+--   :dg          hash    <fingerprint>:<queue>, a group of dead letters: what they have in common (JSON)
 --   :i:<owner>:<key>  string  "<job id> <fingerprint>" of an idempotency key
+--   :u:<owner>:<key>  string  the job that holds a deduplication key
 --   :t:<id>      string  empty, for minutes: this job was deleted, and a late repeat must not bring it back
 --   :k:<worker>  hash    its last claiming calls: call number modulo 8, then "<call> <id>:<attempt> …"
 --   :mb:<worker> list    messages to one worker
@@ -28,7 +38,9 @@
 -- The record leaves out what is as it always begins. Its fields:
 --   s state, q queue, p priority, ow owner scope, ma max attempts, c created, u updated (when not c), d due, st started, f finished (ms),
 --   e epoch, n head, fk forks "epoch:head,…", b bytes in the log, lk "base:size" of a progress entry at its end, a attempt, t tries,
---   lw lost workers, w last write number, wk worker, cb who asked to cancel, cr why (JSON texts), kc kf retention (when unusual)
+--   lw lost workers, w last write number, wk worker, cb who asked to cancel, cr why (JSON texts), kc kf retention (when unusual),
+--   x not to begin after (ms), ck cl concurrency gate and how many may pass, dp dependency, dk deduplication key (until it ends),
+--   pk the gate it is parked at, fp its group of dead letters, pa the flow it is part of
 
 local FORKS_KEPT = 16
 local MAX_ARGS = 2000 -- even; Lua cannot unpack more than some 8,000 values
@@ -44,16 +56,8 @@ local function put_text(key, value)
   texts[#texts + 1] = value
 end
 
-local SEEN = call('MGET', P .. ':clock', P .. ':order')
-local order = tonumber(SEEN[2] or 0)
-
-local function next_order()
-  order = order + 1
-  return order
-end
-
 local function read_clock()
-  local t, seen = call('TIME'), tonumber(SEEN[1] or 0)
+  local t, seen = call('TIME'), tonumber(call('GET', P .. ':clock') or 0)
   local now = t[1] * 1000 + math.floor(t[2] / 1000)
   if now <= seen then return seen end
   put_text(P .. ':clock', int(now))
@@ -172,15 +176,15 @@ local function flush_indexes()
   indexes = {}
 end
 
-local counts = {} -- owner -> state -> difference
+local counts = {} -- hash -> field -> difference
 
-local function count(owner, state, difference)
-  local states = counts[owner]
-  if not states then
-    states = {}
-    counts[owner] = states
+local function count(hash, field, difference)
+  local fields = counts[hash]
+  if not fields then
+    fields = {}
+    counts[hash] = fields
   end
-  states[state] = (states[state] or 0) + difference
+  fields[field] = (fields[field] or 0) + difference
 end
 
 local wakes = {} -- queues whose waiting worker is to look again

@@ -5,17 +5,33 @@ local function read_record(id)
   return text and decode_record(text)
 end
 
--- A job's parts: {id, record fields, spec, extras, place in its queue (0 is next; -1 when not queued)}, or false.
+local GATE_KINDS = { c = 'concurrency', o = 'rate_limit', g = 'rate_limit', d = 'circuit_open' }
+
+-- What a queued job waits for besides its turn: "" | paused | rate_limit | concurrency | circuit_open.
+local function reason_to_wait(job)
+  if job.pk then return GATE_KINDS[string.sub(job.pk, 1, 1)] end
+  local kept = call('HMGET', P .. ':qc', '!' .. job.q, job.q)
+  if kept[1] == 'paused' then return 'paused' end
+  if not kept[2] then return '' end
+  if call('ZSCORE', P .. ':gates', 'q:' .. job.q) then return 'rate_limit' end
+  local most = cjson.decode(kept[2]).mr
+  return most and tonumber(call('HGET', P .. ':qn', job.q) or 0) >= most and 'concurrency' or ''
+end
+
+-- A job's parts: {id, record fields, spec, extras, place in its queue (0 is next; -1 when it stands in none), reason to wait}, or false.
 local function parts(id)
   local job = read_record(id)
   if not job then return false end
-  local fields, place = {}, -1
+  local fields, place, reason = {}, -1, ''
   for name, value in pairs(job) do
     fields[#fields + 1] = name
     fields[#fields + 1] = value
   end
-  if job.s == 'queued' then place = call('ZRANK', P .. ':q:' .. job.q, id) or -1 end
-  return { id, fields, call('GET', P .. ':m:' .. id), call('HGETALL', P .. ':x:' .. id), place }
+  if job.s == 'queued' then
+    place = not job.pk and call('ZRANK', P .. ':q:' .. job.q, id) or -1
+    reason = reason_to_wait(job)
+  end
+  return { id, fields, call('GET', P .. ':m:' .. id), call('HGETALL', P .. ':x:' .. id), place, reason }
 end
 
 -- Is position (epoch, seq) part of the history that ends at (current, head)? Forks: "epoch:head,…", oldest first.

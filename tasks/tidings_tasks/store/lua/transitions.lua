@@ -5,7 +5,7 @@ local RESULT_INLINE_MAX_BYTES = 65536
 local EDGES = {
   [''] = 'scheduled queued',
   scheduled = 'queued cancelled failed',
-  queued = 'running cancelled failed',
+  queued = 'running scheduled cancelled failed',
   running = 'retrying queued waiting_input cancelled completed failed',
   retrying = 'queued cancelled failed',
   waiting_input = 'queued cancelled',
@@ -20,19 +20,17 @@ local function save_all()
     save_record(id, job)
   end
   changed = {}
-  if order ~= tonumber(SEEN[2] or 0) then put_text(P .. ':order', int(order)) end
   for to, from in runs(texts) do call('MSET', unpack(texts, from, to)) end
   texts = {}
   for _, feed in pairs(feeds) do
     if feed.new then save_feed(feed) end
   end
-  for owner, states in pairs(counts) do
-    for state, difference in pairs(states) do
-      if difference ~= 0 and call('HINCRBY', P .. ':n:' .. owner, state, difference) == 0 then
-        call('HDEL', P .. ':n:' .. owner, state)
-      end
+  for hash, fields in pairs(counts) do
+    for field, difference in pairs(fields) do
+      if difference ~= 0 and call('HINCRBY', P .. hash, field, difference) == 0 then call('HDEL', P .. hash, field) end
     end
   end
+  counts = {}
   for queue in pairs(wakes) do
     local list = P .. ':wake:' .. queue
     if call('EXISTS', list) == 0 then call('LPUSH', list, '1') end
@@ -103,27 +101,47 @@ end
 
 -- The sorted set in which a job in this state stands, and under which name.
 local function index_of(job)
-  if job.s == 'queued' then return P .. ':q:' .. job.q, job.id end
+  if job.s == 'queued' then return job.pk and P .. ':p:' .. job.pk or P .. ':q:' .. job.q, job.id end
   if job.s == 'scheduled' or job.s == 'retrying' then return P .. ':due', job.id end
   if job.s == 'running' then return P .. ':lease', job.id .. ':' .. int(job.a) end
   if TERMINAL[job.s] then return P .. ':done', job.id end
 end
 
+-- Set by gates.lua: what it means to the gates that a job ran and does not any more, or waited and will not pass them.
+local leave_gates, give_way
+-- Set by flows.lua: what the end of a part means to its flow.
+local end_part
+
 -- Take an edge of the state machine: the job leaves one index for another, and is counted anew. `score` is its place there.
 local function become(job, state, score)
-  if not string.find(EDGES[job.s], state, 1, true) then error('illegal transition ' .. job.s .. ' -> ' .. state .. ' of ' .. job.id) end
+  local former, owner = job.s, ':n:' .. job.ow
+  if not string.find(EDGES[former], state, 1, true) then error('illegal transition ' .. former .. ' -> ' .. state .. ' of ' .. job.id) end
   local key, member = index_of(job)
-  if key then put(key, member, false) end
-  if job.s ~= '' then count(job.ow, job.s, -1) end
+  if former == 'queued' then
+    local gate = job.pk
+    count(':qn', 'w:' .. job.q, -1)
+    if gate then set(job, 'pk', nil) elseif state ~= 'running' then leave_line(job) end
+    put(key, member, false)
+    if job.ck and state ~= 'running' and gate ~= job.ck then give_way(job) end
+  elseif key then
+    put(key, member, false)
+  end
+  if former ~= '' then count(owner, former, -1) end
   set(job, 's', state)
-  count(job.ow, state, 1)
+  count(owner, state, 1)
+  if state == 'queued' then count(':qn', 'w:' .. job.q, 1) elseif state == 'running' then count(':qn', job.q, 1) end
   key, member = index_of(job)
   put(key, member, score)
+  if former == 'running' then
+    count(':qn', job.q, -1)
+    if job.ck or job.dp then leave_gates(job) end
+  end
+  if job.x then put(P .. ':exp', job.id, (state == 'queued' or state == 'scheduled' or state == 'retrying') and job.x) end
 end
 
--- The job goes to the end of its priority's line.
-local function enter_queue(job, reason)
-  become(job, 'queued', job.p * 281474976710656 + next_order())
+-- The job goes to the end of its owner's line, or first of all of its priority.
+local function enter_queue(job, reason, is_first)
+  become(job, 'queued', place_in_line(job, is_first))
   emit(job, 'queued', queued_data(job, reason))
   wakes[job.q] = true
 end
@@ -146,12 +164,55 @@ local function terminate(job, state, event)
   emit(job, state, event)
   for _, feed in ipairs(feeds_of(job)) do put(feed.open, job.id, false) end
   put(P .. ':o:' .. job.ow, job.id, 0)
+  if job.dk then
+    local key = P .. ':u:' .. job.ow .. ':' .. job.dk
+    if call('GET', key) == job.id then call('DEL', key) end
+  end
+  if job.pa then end_part(job) end
 end
 
-local function fail(job, err, dead)
-  call('HSET', P .. ':x:' .. job.id, 'er', err)
-  terminate(job, 'failed', '{"error":' .. err .. ',"duration_s":' .. duration(job) .. ',"dead":' .. (dead and 'true' or 'false') .. '}')
+local DEAD_GROUPS_MAX = 1000
+
+-- Put a failed job among the dead letters, with those whose error looks the same: of one type, code and kind, and with a message
+-- that differs in numbers and long hexadecimal words alone.
+local function bury(job, err)
+  local type = string.match(call('GET', P .. ':m:' .. job.id) or '', '"type":"([^"]*)"') or ''
+  local is_read, found = pcall(cjson.decode, err)
+  if not is_read or not found or found == cjson.null then found = {} end
+  local message = string.gsub(string.gsub(tostring(found.message), '%x%x%x%x%x%x%x%x[%x-]*', '#'), '%d+', '#')
+  local print = string.sub(redis.sha1hex(table.concat({ type, tostring(found.code), tostring(found.type), message }, '\n')), 1, 16)
+  local group = print .. ':' .. job.q
+  if call('HEXISTS', P .. ':dg', group) == 0 then
+    if call('HLEN', P .. ':dg') >= DEAD_GROUPS_MAX then group, found, type = 'other:' .. job.q, {}, '' end
+    call('HSETNX', P .. ':dg', group, cjson.encode({
+      queue = job.q, type = type, code = found.code or '', error_type = found.type or '', message = found.message or '', first_ms = NOW,
+    }))
+  end
+  set(job, 'fp', group)
+  put(P .. ':dead', job.id, NOW)
+  put(P .. ':dl:' .. group, job.id, NOW)
 end
+
+-- Take a job out of the dead letters; it stays failed.
+local function unbury(job)
+  local group = job.fp
+  set(job, 'fp', nil)
+  put(P .. ':dead', job.id, false)
+  put(P .. ':dl:' .. group, job.id, false)
+  flush_indexes()
+  if call('EXISTS', P .. ':dl:' .. group) == 0 then call('HDEL', P .. ':dg', group) end
+end
+
+local function fail(job, err, dead, stack)
+  call('HSET', P .. ':x:' .. job.id, 'er', err)
+  if stack then call('HSET', P .. ':x:' .. job.id, 'st', stack) end
+  terminate(job, 'failed', '{"error":' .. err .. ',"duration_s":' .. duration(job) .. ',"dead":' .. (dead and 'true' or 'false') .. '}')
+  if dead then bury(job, err) end
+end
+
+local EXPIRED = '{"code":"expired","type":"JobExpired","message":"the job was not begun before it expired"}'
+
+local function expire(job) fail(job, EXPIRED, false) end
 
 local function cancel_now(job, by, reason)
   terminate(job, 'cancelled', '{"by":' .. by .. ',"reason":' .. reason .. '}')
@@ -162,9 +223,10 @@ local function cancel_asked(job) cancel_now(job, job.cb, job.cr ~= '' and job.cr
 
 -- Remove an ended job and all that is kept of it.
 local function purge(job)
+  if job.fp then unbury(job) end
   put(P .. ':done', job.id, false)
   put(P .. ':o:' .. job.ow, job.id, false)
-  count(job.ow, job.s, -1)
+  count(':n:' .. job.ow, job.s, -1)
   call('UNLINK', P .. ':j:' .. job.id, P .. ':m:' .. job.id, P .. ':x:' .. job.id, P .. ':e:' .. job.id)
   jobs[job.id] = false
   changed[job.id] = nil

@@ -1,0 +1,172 @@
+-- Storing jobs: idempotency key, deduplication, record, first event, place in line, owner index and wake-up, all in one step.
+--
+-- A job to be stored is a table: id, q queue, p priority, due ("" or store ms, or "+ms" from now), ow owner scope, ma max attempts, key
+-- (idempotency, "" for none), print (of the request), kept_ms (of the key), spec (JSON), more (JSON object, or ""):
+--   {x not to begin after (as due), ck concurrency key, cl how many of it, dk deduplication key, dt its lifetime ms (none: until the
+--    job has ended), db true: a repeat takes the place of a job that is still scheduled, dp dependency, kc kf retention ms, pa flow}
+local KEPT_COMPLETED_MS, KEPT_FAILED_MS = COMPLETED_KEPT_MS, FAILED_KEPT_MS
+
+local function is_time(text) return text == '' or string.match(text, '^%+?%d+%.?%d*$') end
+
+local function time_of(text)
+  local ms = text == '' and 0 or tonumber(text)
+  if string.sub(text, 1, 1) == '+' then ms = NOW + ms end
+  return math.floor(ms)
+end
+
+-- Read what is optional, and say whether the job may be stored as it was given.
+local function is_well_formed(wanted)
+  if not (is_time(wanted.due) and wanted.p and wanted.ma and wanted.spec) then return false end
+  if wanted.more == '' then return true end
+  local is_read, more = pcall(cjson.decode, wanted.more)
+  if not is_read or type(more) ~= 'table' or not is_time(more.x or '') then return false end
+  wanted.options = more
+  return true
+end
+
+local queue_states = {}
+
+local function is_draining(queue)
+  if queue_states[queue] == nil then queue_states[queue] = call('HGET', P .. ':qc', '!' .. queue) == 'draining' end
+  return queue_states[queue]
+end
+
+local rooms = {}
+
+-- Take a place in what bounds the job: its queue, or all that wait for their time.
+local function take_room(wanted, due_ms, max_length)
+  local name = due_ms > NOW and ':due' or wanted.q
+  if not rooms[name] then
+    if name == ':due' then
+      rooms[name] = max_length - call('ZCARD', P .. ':due')
+    else
+      local limits = call('HGET', P .. ':qc', name)
+      limits = limits and cjson.decode(limits).ml or max_length
+      rooms[name] = limits - tonumber(call('HGET', P .. ':qn', 'w:' .. name) or 0)
+    end
+  end
+  rooms[name] = rooms[name] - 1
+  return rooms[name] >= 0
+end
+
+-- The job that holds a key, if it is still stored. The second value is the request's print, for idempotency keys.
+local function holder_of(key)
+  local kept = call('GET', key)
+  if not kept then return nil end
+  local id, print = string.match(kept, '^(%S+) ?(%S*)$')
+  if call('EXISTS', P .. ':j:' .. id) == 1 then return { outcome = 'created', id = id }, print end
+end
+
+local function tenant_of(owner) return string.match(owner, '^([^/]+)/') or owner end
+
+-- Decide about one job, given those decided before: by_id, and by_key for idempotency and deduplication keys.
+local function decide(wanted, by_id, by_key, max_length)
+  local entry = { outcome = 'created', id = wanted.id, wanted = wanted }
+  if call('EXISTS', P .. ':j:' .. wanted.id, P .. ':t:' .. wanted.id) > 0 then return entry end
+  if wanted.key ~= '' then
+    local key = P .. ':i:' .. wanted.ow .. ':' .. wanted.key
+    local holder, print = by_key[key], nil
+    if holder then print = holder.wanted.print else holder, print = holder_of(key) end
+    if holder and (holder.outcome == 'full' or holder.outcome == 'draining') then
+      entry.outcome = holder.outcome -- so that a repeat of the call, when its twin still finds no room, gets the same answer
+      return entry
+    elseif holder then
+      entry.id = holder.id
+      entry.outcome = print == wanted.print and 'replayed' or 'conflict'
+      entry.holder = holder
+      return entry
+    end
+    by_key[key] = entry
+  end
+  local options = wanted.options
+  if options and options.dk then
+    local key = P .. ':u:' .. wanted.ow .. ':' .. options.dk
+    local holder = by_key[key] or holder_of(key)
+    if holder and holder.outcome ~= 'full' and holder.outcome ~= 'draining' then
+      local former = load(holder.id)
+      -- With a lifetime of its own the key outlives its job.
+      if not former or options.dt or not TERMINAL[former.s] then
+        entry.id, entry.outcome, entry.holder = holder.id, 'duplicate', holder
+        entry.replaces = options.db and former and former.s == 'scheduled'
+        return entry
+      end
+    end
+    by_key[key] = entry
+  end
+  local due_ms = time_of(wanted.due)
+  if is_draining(wanted.q) then
+    entry.outcome = 'draining'
+  else
+    entry.outcome = take_room(wanted, due_ms, max_length) and 'new' or 'full'
+  end
+  entry.due_ms = due_ms
+  return entry
+end
+
+local function store(entry)
+  local wanted, options = entry.wanted, entry.wanted.options
+  local id, owner = wanted.id, wanted.ow
+  local job = setmetatable({ id = id, q = wanted.q, p = wanted.p, ow = owner, ma = wanted.ma, c = NOW, e = GEN }, RECORD)
+  if options then
+    job.kc, job.kf, job.dp, job.pa = options.kc, options.kf, options.dp, options.pa
+    if options.x then job.x = time_of(options.x) end
+    if options.ck then job.ck, job.cl = 'c:' .. tenant_of(owner) .. ':' .. options.ck, options.cl or 1 end
+    if options.dk then
+      local key = P .. ':u:' .. owner .. ':' .. options.dk
+      if options.dt then
+        call('SET', key, id, 'PX', int(options.dt))
+      else
+        call('SET', key, id)
+        job.dk = options.dk
+      end
+    end
+  end
+  jobs[id] = job
+  put_text(P .. ':m:' .. id, wanted.spec)
+  if wanted.key ~= '' then call('SET', P .. ':i:' .. owner .. ':' .. wanted.key, id .. ' ' .. wanted.print, 'PX', wanted.kept_ms) end
+  for _, feed in ipairs(feeds_of(job)) do put(feed.open, id, 0) end
+  if entry.due_ms > NOW then
+    enter_due(job, 'scheduled', entry.due_ms)
+    wakes[job.q] = true
+  else
+    enter_queue(job)
+  end
+end
+
+-- Put a repeat in the place of a job that is still scheduled: what it is to do, and when.
+local function replace(entry)
+  local job, due_ms = load(entry.id), time_of(entry.wanted.due)
+  local spec = P .. ':m:' .. entry.id
+  if due_ms <= NOW or job.d == due_ms and call('GET', spec) == entry.wanted.spec then return end
+  put_text(spec, entry.wanted.spec)
+  set(job, 'd', due_ms)
+  put(P .. ':due', job.id, due_ms)
+  emit(job, 'scheduled', scheduled_data(job))
+end
+
+-- Decide about all, then store: nothing is written until it is known that all may be. Returns an entry {outcome, id} for each:
+-- created | replayed | conflict | duplicate | full | draining | refused (all_or_none, another failed).
+local function store_jobs(all, all_or_none, max_length)
+  local found, by_id, by_key, refused = {}, {}, {}, false
+  for at, wanted in ipairs(all) do
+    local entry = by_id[wanted.id] or decide(wanted, by_id, by_key, max_length)
+    by_id[wanted.id] = entry
+    found[at] = entry
+    if entry.outcome == 'conflict' or entry.outcome == 'full' or entry.outcome == 'draining' then refused = true end
+  end
+  for _, entry in ipairs(found) do
+    if entry.outcome == 'new' then
+      if all_or_none and refused then
+        entry.outcome = 'refused'
+      else
+        store(entry)
+        entry.outcome = 'created'
+      end
+    elseif entry.holder and entry.holder.outcome == 'refused' then
+      entry.outcome = 'refused'
+    elseif entry.replaces and not (all_or_none and refused) then
+      replace(entry)
+    end
+  end
+  return found
+end
