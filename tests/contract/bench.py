@@ -50,8 +50,11 @@ START_MS = 4_102_444_800_000
 LEASE_MS = 6_000
 ALICE = Tenant("alice", "acme")
 READING = {
-    "read_job", "read_jobs", "read_events", "heads", "list_jobs", "list_open", "read_feed", "count_jobs", "list_workers", "read_durations",
+    "read_job", "read_jobs", "read_events", "heads", "list_jobs", "list_open", "read_feed", "count_jobs", "list_workers",
+    "read_durations", "read_queues", "read_breakers", "read_dead_groups", "list_dead",
 }  # fmt: skip
+MOVING = {"cancel", "delete", "change", "purge_queue", "release_dead"}
+"""What says at a repeat that there is nothing left to do."""
 
 
 def spec_of(tenant: Tenant = ALICE, *, max_attempts: int = 3, input: Any = None) -> Spec:
@@ -124,7 +127,7 @@ class Bench:
         if isinstance(reply, StepReply) and isinstance(again, StepReply):
             assert again.claims == reply.claims
             assert not {WriteCode.DONE, WriteCode.CANCEL_REQUESTED} & set(again.codes)
-        elif command.script not in {"cancel", "delete"}:
+        elif command.script not in MOVING:
             assert again == reply
         return reply
 
@@ -171,11 +174,12 @@ class Bench:
         idempotency_key: str = "",
         fingerprint: str = "",
         id: str = "",
+        **more: Any,
     ) -> Submission:
         """Make a submission that differs from all others."""
         return Submission(
             id or self.new_id(), spec_of(tenant, max_attempts=max_attempts), queue, priority, due,
-            idempotency_key, fingerprint,
+            idempotency_key, fingerprint, **more,
         )  # fmt: skip
 
     def enqueue(self, *submissions: Submission, all_or_none: bool = False) -> list[Enqueued]:
@@ -218,13 +222,20 @@ class Bench:
         assert claim.id == job_id
         return claim
 
-    def make_write(self, claim: Claim, verb: Verb, data: Any = None, extra: str = "") -> Write:
+    def make_write(
+        self, claim: Claim, verb: Verb, data: Any = None, extra: dict[str, Any] | None = None
+    ) -> Write:
         """Make an attempt's next numbered write."""
         place = (claim.id, claim.attempt)
         self.numbers[place] = self.numbers.get(place, 0) + 1
-        return Write(claim.id, claim.attempt, self.numbers[place], verb, orjson.dumps(data), extra)
+        defaults: dict[Verb, dict[str, Any]] = {Verb.RETRY: {"delay_ms": 0}, Verb.FAIL: {"dead": False}}
+        more = extra or defaults.get(verb)
+        text = orjson.dumps(more).decode() if more else ""
+        return Write(claim.id, claim.attempt, self.numbers[place], verb, orjson.dumps(data), text)
 
-    def write(self, claim: Claim, verb: Verb, data: Any = None, extra: str = "") -> WriteCode:
+    def write(
+        self, claim: Claim, verb: Verb, data: Any = None, extra: dict[str, Any] | None = None
+    ) -> WriteCode:
         """Make an attempt's next write in a step of its own."""
         [code] = self.step([self.make_write(claim, verb, data, extra)]).codes
         return code

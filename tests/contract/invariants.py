@@ -137,14 +137,25 @@ def _check_indexes(snapshot: Snapshot, records: dict[str, dict[str, Any]]) -> No
     def members(family: str) -> dict[str, float]:
         return {m.decode(): score for zset in families.get(family, {}).values() for m, score in zset.items()}
 
-    queued = {
-        (queue, member.decode(), int(score) >> 48)
-        for queue, zset in families.get("q", {}).items()
-        for member, score in zset.items()
+    queued = [(i, records[i]) for i, s in states.items() if s is JobState.QUEUED]
+    for family, place in (("q", "q"), ("p", "pk")):
+        standing = {
+            (name, member.decode(), int(score) >> 48)
+            for name, zset in families.get(family, {}).items()
+            for member, score in zset.items()
+        }
+        assert standing == {
+            (r[place], i, int(r["p"])) for i, r in queued if ("pk" in r) == (family == "p")
+        }, f"{family}: not where the records say"
+    _check_gates(families, records, states)
+    waiting = {*WAITING_FOR_TIME, JobState.QUEUED}
+    assert members("exp") == {
+        i: float(records[i]["x"]) for i, s in states.items() if s in waiting and "x" in records[i]
     }
-    assert queued == {
-        (records[i]["q"], i, int(records[i]["p"])) for i, s in states.items() if s is JobState.QUEUED
-    }
+    dead = {i: r["fp"] for i, r in records.items() if "fp" in r}
+    assert set(members("dead")) == set(dead)
+    assert {m.decode(): group for group, zset in families.get("dl", {}).items() for m in zset} == dead
+    assert {group.decode() for group in families.get("dg", {}).get("", {})} == set(dead.values())
     assert members("due") == {i: float(records[i]["d"]) for i, s in states.items() if s in WAITING_FOR_TIME}
     assert set(members("lease")) == {
         f"{i}:{records[i]['a']}" for i, s in states.items() if s is JobState.RUNNING
@@ -166,3 +177,31 @@ def _check_indexes(snapshot: Snapshot, records: dict[str, dict[str, Any]]) -> No
     assert {
         o: {s.decode(): int(c) for s, c in counts.items()} for o, counts in families.get("n", {}).items()
     } == counted
+    numbers = Counter(record["q"] for i, record in records.items() if states[i] is JobState.RUNNING)
+    numbers.update(f"w:{record['q']}" for _, record in queued)
+    assert {field.decode(): int(n) for field, n in families.get("qn", {}).get("", {}).items()} == numbers
+
+
+def _check_gates(
+    families: dict[str, dict[str, Any]], records: dict[str, dict[str, Any]], states: dict[str, JobState]
+) -> None:
+    """Assert that keys are held by those that run, that no key has more holders than it may, and that no one waits in vain."""
+    held = {key: {m.decode() for m in zset} for key, zset in families.get("h", {}).items()}
+    running: dict[str, set[str]] = {}
+    for job_id, record in records.items():
+        if "ck" in record and states[job_id] is JobState.RUNNING:
+            running.setdefault(record["ck"], set()).add(job_id)
+    assert held == running
+    for key, holders in held.items():
+        assert len(holders) <= max(int(records[i]["cl"]) for i in holders)
+    timers = {gate.decode() for gate in families.get("gates", {}).get("", {})}
+    for gate in families.get("p", {}):
+        kind = gate[0]
+        if kind == "c":
+            on_the_way = [
+                i for i, r in records.items()
+                if r.get("ck") == gate and states[i] is JobState.QUEUED and r.get("pk") != gate
+            ]  # fmt: skip
+            assert gate in held or on_the_way, f"nobody will let those at {gate} pass"
+        elif kind in "og":
+            assert gate in timers, f"nothing opens {gate}"

@@ -40,13 +40,21 @@ def test_priority_goes_before_age(bench: Bench) -> None:
     assert [claim.id for claim in claims] == [job_id for _, job_id in sorted(jobs, key=lambda job: job[0])]
 
 
-def test_a_job_that_comes_back_goes_to_the_end_of_its_line(bench: Bench) -> None:
-    """It does not overtake those that have waited longer, nor fall behind a lower priority."""
+def test_a_job_that_is_handed_back_goes_to_the_front_of_its_priority(bench: Bench) -> None:
+    """It has waited already; but it does not overtake a higher priority."""
     back = bench.start()
     waiting = bench.add()
-    low = bench.add(priority=4)
+    high = bench.add(priority=2)
     bench.write(back, Verb.RELEASE)
-    assert [claim.id for claim in bench.step(wants=[("default", 5)]).claims] == [waiting, back.id, low]
+    assert [claim.id for claim in bench.step(wants=[("default", 5)]).claims] == [high, back.id, waiting]
+
+
+def test_a_job_whose_worker_was_lost_goes_to_the_front_of_its_priority(bench: Bench) -> None:
+    """It is to run again at once, however long the line is."""
+    lost = bench.start()
+    waiting = bench.add()
+    bench.lose_worker()
+    assert [claim.id for claim in bench.step(wants=[("default", 5)]).claims] == [lost.id, waiting]
 
 
 def test_due_jobs_enter_the_queue_in_the_order_in_which_they_fall_due(bench: Bench) -> None:
@@ -54,7 +62,7 @@ def test_due_jobs_enter_the_queue_in_the_order_in_which_they_fall_due(bench: Ben
     late = bench.add(due="+3000")
     early = bench.add(due="+1000")
     retried = bench.start()
-    bench.write(retried, Verb.RETRY, {"code": "x"}, "2000")
+    bench.write(retried, Verb.RETRY, {"code": "x"}, {"delay_ms": 2000})
     bench.advance(10_000)
     assert [claim.id for claim in bench.step(wants=[("default", 5)]).claims] == [early, retried.id, late]
 
@@ -143,7 +151,7 @@ def test_a_job_that_is_queued_again_wakes_a_worker(bench: Bench, waits: str) -> 
         claim = bench.start()
     bench.raw.delete(bench.keyspace.wake_list(0, "default"))
     if waits == "retrying":
-        bench.write(claim, Verb.RETRY, {"code": "x"}, "1000")
+        bench.write(claim, Verb.RETRY, {"code": "x"}, {"delay_ms": 1000})
     elif waits == "released":
         bench.write(claim, Verb.RELEASE)
     if waits in ("scheduled", "retrying"):

@@ -116,7 +116,7 @@ def test_a_result_of_exactly_64_kib_is_embedded(bench: Bench) -> None:
 def test_a_failed_attempt_is_retried_after_its_delay(bench: Bench) -> None:
     """running → retrying → queued → running: the delay is kept by the store, the attempt goes up."""
     claim = bench.start()
-    bench.write(claim, Verb.RETRY, ERROR, "1500")
+    bench.write(claim, Verb.RETRY, ERROR, {"delay_ms": 1500})
     event = bench.last_event(claim.id)
     assert (event["kind"], event["attempt"]) == ("retrying", 1)
     assert event["data"] == {"error": ERROR, "delay_s": 1.5, "next_attempt": 2}
@@ -134,7 +134,7 @@ def test_a_failed_attempt_is_retried_after_its_delay(bench: Bench) -> None:
 def test_a_retry_without_delay_is_queued_in_the_same_step(bench: Bench) -> None:
     """Nothing waits for another call when nothing is to be waited for."""
     claim = bench.start()
-    bench.write(claim, Verb.RETRY, ERROR, "0")
+    bench.write(claim, Verb.RETRY, ERROR, {"delay_ms": 0})
     assert bench.kinds(claim.id)[-2:] == ["retrying", "queued"]
     assert bench.state(claim.id) is JobState.QUEUED
 
@@ -142,14 +142,14 @@ def test_a_retry_without_delay_is_queued_in_the_same_step(bench: Bench) -> None:
 def test_a_retry_without_tries_left_fails(bench: Bench) -> None:
     """running → failed: the store counts the tries itself, whatever the worker believes."""
     claim = bench.start(max_attempts=1)
-    bench.write(claim, Verb.RETRY, ERROR, "1500")
+    bench.write(claim, Verb.RETRY, ERROR, {"delay_ms": 1500})
     event = bench.last_event(claim.id)
     assert (event["kind"], event["data"]) == ("failed", {"error": ERROR, "duration_s": 0.0, "dead": True})
     assert bench.record(claim.id).tries == 1
 
 
-@pytest.mark.parametrize(("extra", "dead"), [("1", True), ("", False), ("0", False)])
-def test_a_running_job_fails(bench: Bench, extra: str, dead: bool) -> None:
+@pytest.mark.parametrize(("extra", "dead"), [({"dead": True}, True), ({}, False), ({"dead": False}, False)])
+def test_a_running_job_fails(bench: Bench, extra: dict[str, bool], dead: bool) -> None:
     """running → failed: with the error, and whether it belongs among the dead letters."""
     claim = bench.start()
     bench.advance(500)
@@ -212,7 +212,7 @@ def test_a_job_cancelled_while_it_waits_ends_at_once(bench: Bench) -> None:
     scheduled = bench.add(due="+5000")
     queued = bench.add(queue="other")
     retrying = bench.start()
-    bench.write(retrying, Verb.RETRY, ERROR, "1000")
+    bench.write(retrying, Verb.RETRY, ERROR, {"delay_ms": 1000})
     for job_id in (scheduled, queued, retrying.id):
         assert bench.cancel(job_id, by="bob", reason="mistake") == ("cancelled", JobState.CANCELLED)
         event = bench.last_event(job_id)
@@ -251,7 +251,7 @@ def test_a_job_asked_to_stop_is_not_started_again(bench: Bench, verb: Verb, kind
     """What would go back to the queue ends as cancelled instead; what ends, ends as it does."""
     claim = bench.start()
     bench.cancel(claim.id)
-    bench.write(claim, verb, ERROR, "0")
+    bench.write(claim, verb, ERROR)
     assert bench.last_event(claim.id)["kind"] == kind
 
 
@@ -290,7 +290,7 @@ def end_in(bench: Bench, state: JobState) -> Claim:
         JobState.FAILED: Verb.FAIL,
         JobState.CANCELLED: Verb.CANCEL,
     }[state]
-    bench.write(claim, verb, ERROR, "1")
+    bench.write(claim, verb, ERROR)
     assert bench.state(claim.id) is state
     return claim
 
@@ -301,7 +301,7 @@ def test_the_terminal_event_is_the_last(bench: Bench, state: JobState) -> None:
     claim = end_in(bench, state)
     before = bench.snapshot()
     for verb in Verb:
-        assert bench.write(claim, verb, ERROR, "0") is WriteCode.REFUSED
+        assert bench.write(claim, verb, ERROR) is WriteCode.REFUSED
     assert bench.cancel(claim.id) == ("terminal", state)
     bench.lose_worker()
     assert bench.step(wants=[("default", 5)]).claims == []
@@ -316,7 +316,7 @@ def wait_in(bench: Bench, state: JobState) -> Claim:
     if state is JobState.QUEUED:
         bench.write(claim, Verb.RELEASE)
     else:
-        bench.write(claim, Verb.RETRY, ERROR, "5000")
+        bench.write(claim, Verb.RETRY, ERROR, {"delay_ms": 5000})
     assert bench.state(claim.id) is state
     return claim
 
@@ -327,7 +327,7 @@ def test_only_a_running_job_is_written_to(bench: Bench, state: JobState, verb: V
     """Every verb is refused for a job that waits, also from the attempt that was the last."""
     claim = wait_in(bench, state)
     before = bench.snapshot()
-    assert bench.write(claim, verb, ERROR, "0") is WriteCode.REFUSED
+    assert bench.write(claim, verb, ERROR) is WriteCode.REFUSED
     assert bench.snapshot() == before
 
 
@@ -338,7 +338,7 @@ def test_a_job_that_never_ran_is_written_to_by_nobody(bench: Bench, due: str, ve
     job_id = bench.add(due=due)
     nobody = Claim(job_id, 0, "default", 0, bench.record(job_id).spec)
     before = bench.snapshot()
-    assert bench.write(nobody, verb, ERROR, "0") is WriteCode.REFUSED
+    assert bench.write(nobody, verb, ERROR) is WriteCode.REFUSED
     assert bench.snapshot() == before
     assert bench.counts(ALICE) == {JobState.SCHEDULED if due else JobState.QUEUED: 1}
 

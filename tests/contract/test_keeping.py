@@ -65,7 +65,7 @@ def test_counts_follow_every_state(bench: Bench) -> None:
     bench.complete(done)
     bench.write(failed, Verb.FAIL, {"code": "x"})
     bench.write(cancelled, Verb.CANCEL)
-    bench.write(retrying, Verb.RETRY, {"code": "x"}, "1000")
+    bench.write(retrying, Verb.RETRY, {"code": "x"}, {"delay_ms": 1000})
     bench.add()
     assert running.attempt == 1
     counts = bench.run(commands.count_jobs(0, ALICE))
@@ -79,7 +79,7 @@ def test_deleting_leaves_nothing_of_the_job(bench: Bench) -> None:
     before = set(bench.snapshot())
     claim = bench.start(idempotency_key="k", fingerprint="f", queue="gone")
     bench.progress(claim, 5)
-    bench.write(claim, Verb.RETRY, {"code": "x"}, "0")
+    bench.write(claim, Verb.RETRY, {"code": "x"}, {"delay_ms": 0})
     again = bench.claim("gone")
     bench.cancel(claim.id)
     bench.write(again, Verb.CANCEL)

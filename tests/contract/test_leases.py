@@ -80,7 +80,7 @@ def test_a_stale_attempt_writes_nothing(bench: Bench, verb: Verb) -> None:
     bench.lose_worker()
     bench.claim(worker="w2")
     before = bench.snapshot()
-    assert bench.write(stale, verb, {"code": "x"}, "0") is WriteCode.REFUSED
+    assert bench.write(stale, verb, {"code": "x"}) is WriteCode.REFUSED
     assert bench.snapshot() == before
 
 
@@ -89,7 +89,7 @@ def test_a_future_attempt_writes_nothing(bench: Bench, verb: Verb) -> None:
     """Nobody writes under an attempt that was not handed out."""
     claim = bench.start()
     before = bench.snapshot()
-    [code] = bench.step([Write(claim.id, 2, 1, verb, b"{}", "0")]).codes
+    [code] = bench.step([Write(claim.id, 2, 1, verb, b"{}", '{"delay_ms":0}')]).codes
     assert code is WriteCode.REFUSED
     assert bench.snapshot() == before
 
@@ -102,7 +102,7 @@ def test_a_repeated_write_number_writes_nothing(bench: Bench, verb: Verb) -> Non
         bench.progress(claim, percent)
     before = bench.snapshot()
     for number in (1, 2, 3):
-        [code] = bench.step([Write(claim.id, 1, number, verb, b"{}", "0")]).codes
+        [code] = bench.step([Write(claim.id, 1, number, verb, b"{}", '{"delay_ms":0}')]).codes
         assert code is WriteCode.REPEATED
     assert bench.snapshot() == before
 

@@ -11,14 +11,26 @@ import pytest
 
 from tidings.protocol import EDGES, TERMINAL_STATES, EventKind, JobState
 from tidings_tasks.embedded import EmbeddedValkey
-from tidings_tasks.store import Command, Keyspace, Tenant, Verb, bulk_commands, commands, worker_commands
+from tidings_tasks.store import (
+    Breaker,
+    Command,
+    Keyspace,
+    QueueLimits,
+    QueueState,
+    Rate,
+    Tenant,
+    Verb,
+    bulk_commands,
+    commands,
+    worker_commands,
+)
 from tidings_tasks.store.scripts import load_script
 
 from .bench import ALICE, READING, Bench
 
 LUA = resources.files("tidings_tasks.store") / "lua"
 SCRIPTS = sorted(entry.name.removesuffix(".lua") for entry in LUA.iterdir() if entry.name.endswith(".lua"))
-PRELUDES = {"shared", "prelude", "feeds", "transitions", "read_prelude"}
+PRELUDES = {"shared", "prelude", "feeds", "lines", "transitions", "gates", "storing", "read_prelude"}
 UNBOUNDED = {"KEYS", "SCAN", "SMEMBERS", "HSCAN", "SSCAN", "ZSCAN", "FLUSHALL", "FLUSHDB", "SORT"}
 
 
@@ -85,7 +97,16 @@ def test_every_script_has_a_command() -> None:
         commands.step(0, worker="w", call=1, lease_ms=1),
         commands.renew(0, [], lease_ms=1),
         commands.cancel(bench_id, by=b"null"),
+        commands.change(bench_id),
         commands.delete(bench_id),
+        commands.configure(0),
+        commands.set_queue_state(0, "a", QueueState.ACTIVE),
+        commands.read_queues(0, []),
+        commands.purge_queue(0, "a", by=b"null"),
+        commands.read_breakers(0),
+        commands.read_dead_groups(0),
+        commands.list_dead(0),
+        commands.release_dead(0, []),
         commands.read_job(bench_id),
         commands.read_events(bench_id),
         commands.read_heads(0, []),
@@ -136,7 +157,7 @@ def do_everything(bench: Bench) -> None:
         bench.write(claims[0], verb, {})
     bench.cancel(claims[0].id)
     bench.write(claims[0], Verb.CANCEL)
-    bench.write(claims[1], Verb.RETRY, {}, "5")
+    bench.write(claims[1], Verb.RETRY, {}, {"delay_ms": 5})
     bench.advance(5)
     bench.step()
     done, failed, lost = (bench.claim() for _ in range(3))
@@ -147,6 +168,7 @@ def do_everything(bench: Bench) -> None:
     bench.step()
     bench.cancel(lost.id)
     bench.run(commands.delete(done.id))
+    do_what_gates_and_graves_need(bench)
     for job_id in (failed.id, done.id):
         bench.run(commands.read_job(job_id))
         bench.run(commands.read_events(job_id))
@@ -162,6 +184,33 @@ def do_everything(bench: Bench) -> None:
     bench.begin_generation()
     bench.advance(31 * 86_400_000)
     bench.step()
+
+
+def do_what_gates_and_graves_need(bench: Bench) -> None:
+    """Limits, keys, breakers, expiry, dead letters, and what operators do."""
+    limits = QueueLimits(100, 100, Rate(9, 60), Rate(1, 60), Rate(8, 60))
+    bench.run(commands.configure(0, queues={"a": limits}, dependencies={"api": Breaker(failures=1)}))
+    made = {"queue": "a", "concurrency_key": "k", "dedup_key": "d", "dependency": "api", "expires": "+900000"}
+    first = bench.start(Tenant("zoe", "z"), **made)
+    bench.add(Tenant("zoe", "z"), queue="a", concurrency_key="k")
+    other = bench.add(Tenant("zoe", "z"), queue="a", priority=4)
+    bench.step(wants=[("a", 5)])
+    bench.run(commands.set_queue_state(0, "a", QueueState.PAUSED))
+    bench.run(commands.change(other, priority=1))
+    bench.run(commands.change(other, due_ms=bench.now_ms + 60_000))
+    bench.run(commands.read_queues(0, ["a"]))
+    bench.run(commands.read_job(other))
+    bench.write(first, Verb.FAIL, {"code": "c", "type": "T", "message": "m"}, {"dead": True, "stack": "s"})
+    bench.run(commands.set_queue_state(0, "a", QueueState.ACTIVE))
+    for read in (commands.read_breakers(0), commands.read_dead_groups(0), commands.list_dead(0)):
+        bench.run(read)
+    bench.run(commands.list_dead(0, queue="a", fingerprint="f"))
+    bench.run(commands.release_dead(0, [first.id]))
+    bench.add(Tenant("zoe", "z"), queue="a", dependency="api")
+    bench.step(wants=[("a", 5)])
+    bench.advance(120_000)
+    bench.step(wants=[("a", 5)])
+    bench.run(commands.purge_queue(0, "a", by=b'"root"'))
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ def test_a_malformed_submission_is_refused_before_anything_is_written(
 
 
 def test_a_cut_off_submission_is_refused_before_anything_is_written(bench: Bench) -> None:
-    """Arguments come in tens."""
+    """Arguments come in elevens."""
     whole = commands.enqueue(0, [bench.submission(), bench.submission()])
     before = bench.snapshot()
     with pytest.raises(ResponseError, match="INVALID"):
@@ -235,11 +235,9 @@ def test_a_malformed_write_is_refused_before_anything_is_written(
     assert bench.write(claim, Verb.COMPLETE) == 1
 
 
-def test_retention_that_differs_is_kept_with_the_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retention_that_differs_is_kept_with_the_job(bench: Bench) -> None:
     """A job is removed when the time is over that was given with it, not the usual one."""
-    monkeypatch.setattr(commands, "COMPLETED_KEPT_MS", 1_000)
-    monkeypatch.setattr(commands, "FAILED_KEPT_MS", 2_000)
-    done, failed = bench.start(), bench.start()
+    done, failed = (bench.start(completed_kept_ms=1_000, failed_kept_ms=2_000) for _ in range(2))
     bench.complete(done)
     bench.write(failed, Verb.FAIL, {"code": "x"})
     bench.advance(999)

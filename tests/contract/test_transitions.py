@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import resources
+from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
 
 from tidings.protocol import EDGES, JobState
-from tidings_tasks.store import Verb
+from tidings_tasks.store import Verb, commands
 from tidings_tasks.store.scripts import load_script
 
 from .bench import Bench
@@ -18,17 +19,17 @@ S = JobState
 ERROR = {"code": "exception", "type": "ValueError", "message": "no"}
 
 
-def retrying(bench: Bench, delay_ms: int = 1000) -> str:
+def retrying(bench: Bench, delay_ms: int = 1000, **options: Any) -> str:
     """Make a job that waits for its second try."""
-    claim = bench.start(max_attempts=5)
-    bench.write(claim, Verb.RETRY, ERROR, str(delay_ms))
+    claim = bench.start(max_attempts=5, **options)
+    bench.write(claim, Verb.RETRY, ERROR, {"delay_ms": delay_ms})
     return claim.id
 
 
 def end_with(bench: Bench, verb: Verb) -> str:
     """Make a job that ended by this write."""
     claim = bench.start()
-    bench.write(claim, verb, ERROR, "1000")
+    bench.write(claim, verb, ERROR)
     return claim.id
 
 
@@ -36,6 +37,17 @@ def due(bench: Bench, job_id: str) -> str:
     """Let a waiting job fall due."""
     bench.advance(1000)
     bench.step()
+    return job_id
+
+
+def expired(bench: Bench, job_id: str) -> str:
+    """Let the time pass until which a job may begin."""
+    return due(bench, job_id)
+
+
+def put_off(bench: Bench, job_id: str) -> str:
+    """Give a waiting job a time in the future."""
+    bench.run(commands.change(job_id, due_ms=bench.now_ms + 1000))
     return job_id
 
 
@@ -51,7 +63,10 @@ WAYS: dict[tuple[JobState | None, JobState], Callable[[Bench], str]] = {
     (S.SCHEDULED, S.QUEUED): lambda bench: due(bench, bench.add(due="+1000")),
     (S.SCHEDULED, S.CANCELLED): lambda bench: cancelled(bench, bench.add(due="+1000")),
     (S.QUEUED, S.RUNNING): lambda bench: bench.start().id,
+    (S.SCHEDULED, S.FAILED): lambda bench: expired(bench, bench.add(due="+5000", expires="+1000")),
     (S.QUEUED, S.CANCELLED): lambda bench: cancelled(bench, bench.add()),
+    (S.QUEUED, S.FAILED): lambda bench: expired(bench, bench.add(expires="+1000")),
+    (S.QUEUED, S.SCHEDULED): lambda bench: put_off(bench, bench.add()),
     (S.RUNNING, S.RETRYING): lambda bench: retrying(bench),
     (S.RUNNING, S.QUEUED): lambda bench: end_with(bench, Verb.RELEASE),
     (S.RUNNING, S.CANCELLED): lambda bench: end_with(bench, Verb.CANCEL),
@@ -59,17 +74,15 @@ WAYS: dict[tuple[JobState | None, JobState], Callable[[Bench], str]] = {
     (S.RUNNING, S.FAILED): lambda bench: end_with(bench, Verb.FAIL),
     (S.RETRYING, S.QUEUED): lambda bench: due(bench, retrying(bench)),
     (S.RETRYING, S.CANCELLED): lambda bench: cancelled(bench, retrying(bench)),
+    (S.RETRYING, S.FAILED): lambda bench: expired(bench, retrying(bench, 5000, expires="+1000")),
 }
 """A way over each edge. The job is in the edge's second state afterwards."""
 NOT_YET = {
-    (S.SCHEDULED, S.FAILED),
-    (S.QUEUED, S.FAILED),
-    (S.RETRYING, S.FAILED),
     (S.RUNNING, S.WAITING_INPUT),
     (S.WAITING_INPUT, S.QUEUED),
     (S.WAITING_INPUT, S.CANCELLED),
 }
-"""Edges of the table that no command takes: waiting for input, and failing before the start."""
+"""Edges of the table that no command takes: waiting for input."""
 EVENT_OF = {S.RUNNING: "started"}
 
 

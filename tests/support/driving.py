@@ -51,7 +51,7 @@ class JobDriver:
             number = self._numbers[claim.id, claim.attempt] = (
                 self._numbers.get((claim.id, claim.attempt), 0) + 1
             )
-            extra = {Verb.RETRY: "0", Verb.FAIL: "1"}.get(verb, "")
+            extra = {Verb.RETRY: '{"delay_ms":0}', Verb.FAIL: '{"dead":true}'}.get(verb, "")
             numbered.append(Write(claim.id, claim.attempt, number, verb, orjson.dumps(data), extra))
         return [int(code) for code in (await self.store.run(self._step(claim.id, numbered, []))).codes]
 

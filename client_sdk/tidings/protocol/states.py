@@ -56,7 +56,7 @@ _S = JobState
 EDGES: Final[dict[JobState | None, frozenset[JobState]]] = {
     None: frozenset({_S.SCHEDULED, _S.QUEUED}),
     _S.SCHEDULED: frozenset({_S.QUEUED, _S.CANCELLED, _S.FAILED}),
-    _S.QUEUED: frozenset({_S.RUNNING, _S.CANCELLED, _S.FAILED}),
+    _S.QUEUED: frozenset({_S.RUNNING, _S.SCHEDULED, _S.CANCELLED, _S.FAILED}),
     _S.RUNNING: frozenset({_S.RETRYING, _S.QUEUED, _S.WAITING_INPUT, _S.CANCELLED, _S.COMPLETED, _S.FAILED}),
     _S.RETRYING: frozenset({_S.QUEUED, _S.CANCELLED, _S.FAILED}),
     _S.WAITING_INPUT: frozenset({_S.QUEUED, _S.CANCELLED}),

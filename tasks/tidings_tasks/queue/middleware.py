@@ -30,6 +30,7 @@ from .messages import AttemptMessage
 from .policy import (
     Verdict,
     describe,
+    fail_for_good,
     judge_error,
     judge_failure,
     judge_refusal,
@@ -90,7 +91,7 @@ class Policy(Middleware):
         max_age = message.options.get("max_age") or actor.options.get("max_age", broker.defaults.max_age)
         if max_age and time.time() * 1000 - message.message_timestamp >= max_age:
             text = f"the message is older than {max_age / 1000:g} s"
-            self._refuse(message, Verdict(Verb.FAIL, describe("expired", "AgeLimit", text), "1"))
+            self._refuse(message, fail_for_good(describe("expired", "AgeLimit", text)))
         job_type = broker.job_types.get(message.actor_name)
         if job_type is not None:
             try:
@@ -162,7 +163,7 @@ class Policy(Middleware):
         described = describe("exception", kind, text_of(error))
         throws = message.options.get("throws") or actor.options.get("throws")
         if throws and isinstance(error, throws):
-            return Verdict(Verb.FAIL, described, "0")
+            return fail_for_good(described, dead=False)
         verdict = self._judge_by_predicate(broker, actor, attempt, error, described)
         if verdict.verb is Verb.FAIL:
             self._tell_exhausted(broker, actor, message)
@@ -181,10 +182,10 @@ class Policy(Middleware):
             delay_s = error.delay / 1000
         retry_when = actor.options.get("retry_when", broker.defaults.retry_when)
         if retry_when is None:
-            return judge_failure(attempt, described, delay_s=delay_s)
+            return judge_failure(attempt, described, delay_s=delay_s, exception=error)
         if not retry_when(attempt.tries, error):
-            return Verdict(Verb.FAIL, described, "1")
-        return judge_failure(attempt, described, delay_s=delay_s, is_unbounded=True)
+            return fail_for_good(described, exception=error)
+        return judge_failure(attempt, described, delay_s=delay_s, is_unbounded=True, exception=error)
 
     def _tell_exhausted(
         self, broker: TidingsBroker, actor: dramatiq.Actor[..., Any], message: AttemptMessage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ __all__ = [
     "Verdict",
     "backoff_ms",
     "describe",
+    "fail_for_good",
     "judge_error",
     "judge_failure",
     "judge_refusal",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _MAX_MESSAGE_CHARS = 2_048
+_MAX_STACK_CHARS = 16_384
 _JITTER = 0.25
 
 
@@ -58,13 +61,22 @@ def backoff_ms(backoff_s: Sequence[float], failures: int, *, jitter: float | Non
     return round(delay_s * 1000 * (1 + _JITTER * (random.random() if jitter is None else jitter)))
 
 
+def fail_for_good(error: bytes, *, dead: bool = True, exception: BaseException | None = None) -> Verdict:
+    """End without another try. ``dead``: among the dead letters, with the traceback of the exception, its last 16 KiB."""
+    more: dict[str, object] = {"dead": dead}
+    if dead and exception is not None and exception.__traceback__ is not None:
+        text = "".join(traceback.format_exception(exception))
+        more["stack"] = text.encode("utf-8", "replace").decode()[-_MAX_STACK_CHARS:]
+    return Verdict(Verb.FAIL, error, orjson.dumps(more).decode())
+
+
 def judge_result(result: bytes, max_bytes: int) -> Verdict:
     """End with a result, unless it is too large to keep; another try would make the same."""
     if len(result) > max_bytes:
         message = (
             f"the result has {len(result)} bytes of JSON; at most {max_bytes} are kept. Save it as a file"
         )
-        return Verdict(Verb.FAIL, describe("result_too_large", "ResultTooLarge", message), "1")
+        return fail_for_good(describe("result_too_large", "ResultTooLarge", message))
     return Verdict(Verb.COMPLETE, result)
 
 
@@ -75,14 +87,19 @@ def judge_timeout(attempt: Attempt) -> Verdict:
 
 
 def judge_failure(
-    attempt: Attempt, error: bytes, *, delay_s: float | None = None, is_unbounded: bool = False
+    attempt: Attempt,
+    error: bytes,
+    *,
+    delay_s: float | None = None,
+    is_unbounded: bool = False,
+    exception: BaseException | None = None,
 ) -> Verdict:
     """End an attempt that failed: another try after the delay, or the dead letters when none is left."""
     failures = attempt.tries + 1
     if failures >= attempt.spec.max_attempts and not is_unbounded:
-        return Verdict(Verb.FAIL, error, "1")
+        return fail_for_good(error, exception=exception)
     delay_ms = backoff_ms(attempt.spec.backoff_s, failures) if delay_s is None else round(delay_s * 1000)
-    return Verdict(Verb.RETRY, error, str(delay_ms))
+    return Verdict(Verb.RETRY, error, f'{{"delay_ms":{delay_ms}}}')
 
 
 def judge_error(attempt: Attempt, error: BaseException) -> Verdict:
@@ -95,12 +112,13 @@ def judge_error(attempt: Attempt, error: BaseException) -> Verdict:
     if attempt.stop is StopReason.HANDED_BACK:
         return Verdict(Verb.RELEASE, b"null")
     if isinstance(error, Fail):
-        return Verdict(Verb.FAIL, describe(error.code, kind, str(error)), "0")
+        return fail_for_good(describe(error.code, kind, str(error)), dead=False)
     if isinstance(error, Retry):
-        return judge_failure(attempt, describe("retry", kind, str(error)), delay_s=error.delay_s)
+        described = describe("retry", kind, str(error))
+        return judge_failure(attempt, described, delay_s=error.delay_s, exception=error)
     if isinstance(error, InvalidResult):
-        return Verdict(Verb.FAIL, describe(error.code, kind, str(error)), "1")
-    return judge_failure(attempt, describe("exception", kind, text_of(error)))
+        return fail_for_good(describe(error.code, kind, str(error)), exception=error)
+    return judge_failure(attempt, describe("exception", kind, text_of(error)), exception=error)
 
 
 def judge_refusal(attempt: Attempt, error: InvalidInput) -> Verdict:
@@ -112,7 +130,7 @@ def judge_refusal(attempt: Attempt, error: InvalidInput) -> Verdict:
     described = describe(error.code, type(error).__name__, str(error))
     if isinstance(error, UnknownJobType):
         return judge_failure(attempt, described)
-    return Verdict(Verb.FAIL, described, "1")
+    return fail_for_good(described)
 
 
 def text_of(error: BaseException) -> str:

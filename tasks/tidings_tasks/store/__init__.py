@@ -4,11 +4,14 @@ from . import commands, worker_commands
 from .commands import (
     Claim,
     Command,
+    DeadGroup,
+    DeadPage,
     Enqueued,
     EventsRead,
     FeedRead,
     Head,
     Outcome,
+    PurgePage,
     StepReply,
     Submission,
     Verb,
@@ -17,13 +20,19 @@ from .commands import (
 )
 from .durations import Durations, bucket_of
 from .keys import Keyspace, Tenant
+from .limits import Breaker, BreakerInfo, BreakerState, QueueInfo, QueueLimits, QueueState, Rate
 from .record import JobRecord, Spec, iso_time
 from .store import Store, StoreMismatch, SyncStore
 from .worker_commands import RunningJob, WorkerInfo
 
 __all__ = [
+    "Breaker",
+    "BreakerInfo",
+    "BreakerState",
     "Claim",
     "Command",
+    "DeadGroup",
+    "DeadPage",
     "Durations",
     "Enqueued",
     "EventsRead",
@@ -32,6 +41,11 @@ __all__ = [
     "JobRecord",
     "Keyspace",
     "Outcome",
+    "PurgePage",
+    "QueueInfo",
+    "QueueLimits",
+    "QueueState",
+    "Rate",
     "RunningJob",
     "Spec",
     "StepReply",

@@ -5,60 +5,63 @@ The asynchronous and the synchronous store run the same commands (``store.py``),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any
+
+import orjson
 
 from tidings.protocol import BEGINNING, JobState, Position, shard_of
 
+from .command import Command
+from .dead_commands import DeadGroup, DeadPage, list_dead, read_dead_groups, release_dead
 from .keys import Tenant
+from .queue_commands import PurgePage, configure, purge_queue, read_breakers, read_queues, set_queue_state
 from .record import JobRecord, Spec
 
 __all__ = [
     "Claim",
     "Command",
+    "DeadGroup",
+    "DeadPage",
     "Enqueued",
     "EventsRead",
     "FeedRead",
     "Head",
     "Outcome",
+    "PurgePage",
     "StepReply",
     "Submission",
     "Verb",
     "Write",
     "WriteCode",
     "cancel",
+    "change",
+    "configure",
     "count_jobs",
     "delete",
     "enqueue",
+    "list_dead",
     "list_jobs",
+    "purge_queue",
+    "read_breakers",
+    "read_dead_groups",
     "read_events",
     "read_feed",
     "read_heads",
     "read_job",
+    "read_queues",
+    "release_dead",
     "renew",
+    "set_queue_state",
     "step",
 ]
 
-T = TypeVar("T")
-
 IDEMPOTENCY_KEPT_MS = 86_400_000
-COMPLETED_KEPT_MS = 7 * 86_400_000
-FAILED_KEPT_MS = 30 * 86_400_000
 MAX_QUEUE_LENGTH = 5_000_000
 FEED_SNAPSHOT_JOBS = 100
 MAX_CLAIMS = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Command(Generic[T]):
-    """A call of one script on one shard. ``parse`` reads the raw reply."""
-
-    script: str
-    shard: int
-    args: Sequence[bytes | str | int]
-    parse: Callable[[Any], T]
 
 
 class Outcome(StrEnum):
@@ -67,7 +70,9 @@ class Outcome(StrEnum):
     CREATED = "created"
     REPLAYED = "replayed"
     CONFLICT = "conflict"
+    DUPLICATE = "duplicate"
     FULL = "full"
+    DRAINING = "draining"
     REFUSED = "refused"
 
 
@@ -75,8 +80,13 @@ class Outcome(StrEnum):
 class Submission:
     """A job to be stored. The id was made beforehand, so that a repeat of the call is recognised.
 
-    ``due`` is store ms, or ``"+ms"`` counted from the store's now. ``fingerprint`` tells requests with the same
-    idempotency key apart; it holds no spaces.
+    ``due`` and ``expires`` (it is not begun after that) are store ms, or ``"+ms"`` counted from the store's now.
+    ``fingerprint`` tells requests with the same idempotency key apart; it holds no spaces.
+
+    Of the jobs of a tenant with one ``concurrency_key``, at most ``concurrency_limit`` run at once. While an open job of
+    the owner holds ``dedup_key``, another one is not stored; with ``dedup_ttl_ms`` the key is held for so long instead. With
+    ``debounce`` another one takes the place of a job that is still scheduled: its spec and its due time. ``dependency`` names
+    a circuit breaker. ``completed_kept_ms`` and ``failed_kept_ms`` are given where they are not the usual 7 and 30 days.
     """
 
     id: str
@@ -86,11 +96,41 @@ class Submission:
     due: str = ""
     idempotency_key: str = ""
     fingerprint: str = ""
+    expires: str = ""
+    concurrency_key: str = ""
+    concurrency_limit: int = 1
+    dedup_key: str = ""
+    dedup_ttl_ms: int = 0
+    debounce: bool = False
+    dependency: str = ""
+    completed_kept_ms: int | None = None
+    failed_kept_ms: int | None = None
+
+    def options_json(self) -> bytes:
+        """Encode what few jobs have, for ``storing.lua``; empty for all others."""
+        options: dict[str, Any] = {}
+        if self.expires:
+            options["x"] = self.expires
+        if self.concurrency_key:
+            options |= {"ck": self.concurrency_key, "cl": self.concurrency_limit}
+        if self.dedup_key:
+            options["dk"] = self.dedup_key
+            if self.dedup_ttl_ms:
+                options["dt"] = self.dedup_ttl_ms
+            if self.debounce:
+                options["db"] = True
+        if self.dependency:
+            options["dp"] = self.dependency
+        if self.completed_kept_ms is not None:
+            options["kc"] = self.completed_kept_ms
+        if self.failed_kept_ms is not None:
+            options["kf"] = self.failed_kept_ms
+        return orjson.dumps(options) if options else b""
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """The answer to one submission. For ``replayed`` and ``conflict``, ``id`` is the job that was there before."""
+    """The answer to one submission. For ``replayed``, ``conflict`` and ``duplicate``, ``id`` is the job that was there before."""
 
     outcome: Outcome
     id: str
@@ -121,7 +161,10 @@ class WriteCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One numbered write of an attempt. ``data`` is JSON; numbers rise by one from 1 within an attempt."""
+    """One numbered write of an attempt. ``data`` is JSON; numbers rise by one from 1 within an attempt.
+
+    ``extra`` is JSON too: for ``complete`` what the attempt used, or empty; for ``retry`` and ``fail`` an object, see ``step.lua``.
+    """
 
     id: str
     attempt: int
@@ -188,11 +231,11 @@ class Head:
 
 def enqueue(shard: int, jobs: Sequence[Submission], *, all_or_none: bool = False) -> Command[list[Enqueued]]:
     """Store jobs of one shard in one atomic step."""
-    args: list[bytes | str | int] = [int(all_or_none), MAX_QUEUE_LENGTH, COMPLETED_KEPT_MS, FAILED_KEPT_MS]
+    args: list[bytes | str | int] = [int(all_or_none), MAX_QUEUE_LENGTH]
     for job in jobs:
         args += (
             job.id, job.queue, job.priority, job.due, job.spec.tenant.scope, job.spec.max_attempts,
-            job.idempotency_key, job.fingerprint, IDEMPOTENCY_KEPT_MS, job.spec.to_json(),
+            job.idempotency_key, job.fingerprint, IDEMPOTENCY_KEPT_MS, job.spec.to_json(), job.options_json(),
         )  # fmt: skip
 
     def parse(reply: Any) -> list[Enqueued]:
@@ -258,12 +301,22 @@ def renew(shard: int, attempts: Sequence[tuple[str, int]], *, lease_ms: int) -> 
 
 def cancel(job_id: str, *, by: bytes, reason: bytes = b"null") -> Command[tuple[str, JobState | None, str]]:
     """Cancel a job; ``by`` and ``reason`` are JSON. Returns (outcome, state, position), see ``cancel.lua``."""
+    return Command("cancel", shard_of(job_id), [job_id, by, reason], _read_move)
 
-    def parse(reply: Any) -> tuple[str, JobState | None, str]:
-        outcome, state, epoch, head = (part.decode() for part in reply)
-        return outcome, JobState(state) if state else None, f"{epoch}:{head}"
 
-    return Command("cancel", shard_of(job_id), [job_id, by, reason], parse)
+def change(
+    job_id: str, *, priority: int | None = None, due_ms: int | None = None
+) -> Command[tuple[str, JobState | None, str]]:
+    """Change a waiting job's priority, or the time it is due (store ms; one that is past: at once).
+
+    Returns (outcome, state, position), see ``change.lua``.
+    """
+    args: list[bytes | str | int] = [
+        job_id,
+        "" if priority is None else priority,
+        "" if due_ms is None else due_ms,
+    ]
+    return Command("change", shard_of(job_id), args, _read_move)
 
 
 def delete(job_id: str) -> Command[str]:
@@ -344,6 +397,11 @@ def count_jobs(shard: int, tenant: Tenant) -> Command[dict[JobState, int]]:
         return {state: int(found.get(state.encode(), 0)) for state in JobState}
 
     return Command("count_jobs", shard, [tenant.scope], parse)
+
+
+def _read_move(reply: Any) -> tuple[str, JobState | None, str]:
+    outcome, state, epoch, head = (part.decode() for part in reply)
+    return outcome, JobState(state) if state else None, f"{epoch}:{head}"
 
 
 def _record(parts: Any) -> JobRecord | None:

@@ -109,6 +109,16 @@ class JobRecord:
     progress: bytes | None
     result: bytes | None
     error: bytes | None
+    waiting_for: str | None = None
+    """What keeps a queued job back besides its turn: paused, rate_limit, concurrency or circuit_open."""
+    expires_ms: int | None = None
+    concurrency_key: str | None = None
+    fingerprint: str | None = None
+    """Of the error of a dead letter: those with the same one failed alike."""
+    usage: bytes | None = None
+    """What the last attempt used, JSON."""
+    stack: str | None = None
+    """The traceback of a dead letter; for admins alone."""
 
     @property
     def tenant(self) -> Tenant:
@@ -122,8 +132,8 @@ class JobRecord:
 
     @classmethod
     def from_parts(cls, parts: Sequence[Any]) -> JobRecord:
-        """Read what the scripts' ``parts`` returned: id, record, spec, extras, place."""
-        job_id, record, spec, extras, place = parts
+        """Read what the scripts' ``parts`` returned: id, record, spec, extras, place, reason to wait."""
+        job_id, record, spec, extras, place, reason = parts
         fields: dict[bytes, Any] = dict(zip(record[::2], record[1::2], strict=True))
         extra: dict[bytes, bytes] = dict(zip(extras[::2], extras[1::2], strict=True))
         return cls(
@@ -147,6 +157,12 @@ class JobRecord:
             progress=extra.get(b"p"),
             result=extra.get(b"r"),
             error=extra.get(b"er"),
+            waiting_for=reason.decode() or None,
+            expires_ms=fields.get(b"x"),
+            concurrency_key=fields[b"ck"].decode().split(":", 2)[2] if b"ck" in fields else None,
+            fingerprint=fields[b"fp"].decode().partition(":")[0] if b"fp" in fields else None,
+            usage=extra.get(b"us"),
+            stack=extra[b"st"].decode("utf-8", "replace") if b"st" in extra else None,
         )
 
     def status_view(self) -> dict[str, Any]:

@@ -21,10 +21,22 @@ _READING = frozenset(
         "count_jobs",
         "list_workers",
         "read_durations",
+        "read_queues",
+        "read_breakers",
+        "read_dead_groups",
+        "list_dead",
     }
 )
 _READ_ON = ("read_prelude",)
-_WRITE_ON = ("prelude", "feeds", "transitions")
+_WRITE_ON = ("prelude", "feeds", "lines", "transitions")
+# Beyond that: a script in which jobs leave a line or end needs to know the gates, one that stores jobs how that is done.
+_MORE = {
+    "enqueue": ("storing",),
+    "step": ("gates",),
+    "cancel": ("gates",),
+    "change": ("gates",),
+    "purge_queue": ("gates",),
+}
 # A full store takes no new jobs, but what it has must be able to run, end and be removed.
 _REFUSED_WHEN_FULL = frozenset({"enqueue"})
 
@@ -44,7 +56,7 @@ def load_script(name: str) -> Script:
     folder = resources.files(__package__) / "lua"
     names = [name]
     if name != "attach":
-        names = ["shared", *(_READ_ON if name in _READING else _WRITE_ON), name]
+        names = ["shared", *(_READ_ON if name in _READING else _WRITE_ON), *_MORE.get(name, ()), name]
     source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in names)
     flag = "no-writes" if name in _READING else "" if name in _REFUSED_WHEN_FULL else "allow-oom"
     source = f"#!lua flags={flag}\n{source}" if flag else f"#!lua\n{source}"

@@ -34,7 +34,7 @@ __all__ = ["FORMAT", "Store", "StoreMismatch", "SyncStore"]
 
 T = TypeVar("T")
 
-FORMAT = "1"
+FORMAT = "2"
 """The version of what the scripts keep; a store with another one is refused."""
 
 _RETRIES = 3

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from .commands import Command
+from .command import Command
 from .durations import LAST_BUCKET, Durations
 
 __all__ = [

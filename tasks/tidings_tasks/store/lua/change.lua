@@ -13,6 +13,7 @@ else
   if priority and priority ~= job.p then
     outcome = 'changed'
     if job.s == 'queued' and not (due_ms and due_ms > NOW) then
+      keep_opening(job)
       if not job.pk then leave_line(job) end
       put(P .. ':q:' .. job.q, job.id, false)
       set(job, 'p', priority)
@@ -20,17 +21,22 @@ else
       emit(job, 'queued', queued_data(job))
       wakes[job.q] = true
     else
-      if job.s == 'queued' and not job.pk then leave_line(job) end
+      if job.s == 'queued' then
+        keep_opening(job)
+        if not job.pk then leave_line(job) end
+      end
       set(job, 'p', priority)
     end
   end
   if due_ms and due_ms > NOW then
     if job.s == 'queued' then
       outcome = 'changed'
+      keep_opening(job)
       enter_due(job, 'scheduled', due_ms)
       wakes[job.q] = true
     elseif job.d ~= due_ms then
       outcome = 'changed'
+      keep_opening(job)
       set(job, 'd', due_ms)
       put(P .. ':due', job.id, due_ms)
       emit(job, 'scheduled', scheduled_data(job))

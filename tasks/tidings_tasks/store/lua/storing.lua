@@ -72,8 +72,11 @@ local function decide(wanted, by_id, by_key, max_length)
       return entry
     elseif holder then
       entry.id = holder.id
-      entry.outcome = print == wanted.print and 'replayed' or 'conflict'
-      entry.holder = holder
+      if print ~= wanted.print then
+        entry.outcome = 'conflict'
+      else
+        entry.outcome, entry.holder = 'replayed', holder
+      end
       return entry
     end
     by_key[key] = entry
@@ -138,6 +141,7 @@ local function replace(entry)
   local job, due_ms = load(entry.id), time_of(entry.wanted.due)
   local spec = P .. ':m:' .. entry.id
   if due_ms <= NOW or job.d == due_ms and call('GET', spec) == entry.wanted.spec then return end
+  keep_opening(job)
   put_text(spec, entry.wanted.spec)
   set(job, 'd', due_ms)
   put(P .. ':due', job.id, due_ms)

@@ -47,11 +47,20 @@ local function trim(job, length)
   end
 end
 
+local opened = {} -- jobs whose first event was put into the log before their second one
+
+-- Put the first event into the log while the record still says what it says; an event must follow in the same script.
+local function keep_opening(job)
+  if job.n ~= 1 or opened[job.id] then return end
+  call('RPUSH', P .. ':e:' .. job.id, opening_event(job.id, job))
+  opened[job.id] = true
+end
+
 -- Append one event: log first, then the job's channel, then its feeds. Returns nothing; the job's head has moved by one.
 local function emit(job, kind, data)
   local id, n = job.id, job.n + 1
   local log = P .. ':e:' .. id
-  local opening = n == 2 and opening_event(id, job)
+  local opening = n == 2 and not opened[id] and opening_event(id, job)
   if job.e ~= GEN then
     set(job, 'fk', add_fork(job.fk, job.e, job.n))
     set(job, 'e', GEN)
