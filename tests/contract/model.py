@@ -19,6 +19,7 @@ __all__ = ["Feed", "Model", "ModelJob"]
 S = JobState
 DAY_MS = 86_400_000
 KEPT_MS = {S.COMPLETED: 7 * DAY_MS, S.FAILED: 30 * DAY_MS, S.CANCELLED: 30 * DAY_MS}
+FIRST_TURN = 2**40
 FORKS_KEPT, CALLS_KEPT, LOST_WORKERS_MAX = 16, 8, 3
 LOST = {"code": "worker_lost", "type": "WorkerLost", "message": "the worker that ran this job went away"}
 
@@ -80,13 +81,15 @@ class Model:
         self.feeds: dict[str, Feed] = {}
         self.keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._deleted: set[str] = set()
-        self._order = 0
+        self._turns: dict[tuple[str, int, str], float] = {}
+        self._fronts: dict[tuple[str, int], float] = {}
         self._calls: dict[tuple[str, int], tuple[int, list[tuple[str, int]]]] = {}
 
     # Commands
 
     def enqueue(self, submissions: Sequence[Submission], *, all_or_none: bool) -> list[tuple[Outcome, str]]:
         """Store jobs as if they came one after the other, or none of them."""
+        self._fronts.clear()
         before_jobs, before_keys = dict(self.jobs), dict(self.keys)
         found: list[tuple[Outcome, str]] = []
         made: list[ModelJob] = []
@@ -140,6 +143,7 @@ class Model:
         most: int,
     ) -> tuple[list[WriteCode], list[tuple[str, int, int]], int | None]:
         """Write, keep up, claim. Returns codes, claims (id, attempt, tries), and how long nothing is due, ms."""
+        self._fronts.clear()
         codes = [self._write(write) for write in writes]
         for job in self._in_order(S.SCHEDULED, S.RETRYING, until_ms=self.now_ms):
             self._queue(job)
@@ -173,6 +177,7 @@ class Model:
         if job.state.is_terminal:
             return "terminal", job.state
         if job.state is not S.RUNNING:
+            self._leave_line(job)
             self._end(job, S.CANCELLED, {"by": by, "reason": reason})
             return "cancelled", S.CANCELLED
         if not job.is_asked:
@@ -248,10 +253,44 @@ class Model:
                 entries = self.feeds.setdefault(name, Feed()).entries
                 entries.append((self.generation, job.id, job.head, kind.value))
 
-    def _queue(self, job: ModelJob, **more: Any) -> None:
-        self._order += 1
+    def _front(self, queue: str, priority: int) -> float:
+        """The turn that a line is at; the same all through a command."""
+        line = (queue, priority)
+        if line not in self._fronts:
+            standing = [
+                job.score - priority * 2**48
+                for job in self._in_order(S.QUEUED)
+                if (job.submission.queue, job.submission.priority) == line
+            ]
+            front = min(standing, default=FIRST_TURN)
+            self._turns = {
+                place: turn
+                for place, turn in self._turns.items()
+                if place[:2] != line or (standing and turn >= front)
+            }
+            self._fronts[line] = front
+        return self._fronts[line]
+
+    def _place(self, job: ModelJob, *, is_first: bool) -> float:
+        queue, priority = job.submission.queue, job.submission.priority
+        turn = self._front(queue, priority) - 1
+        if not is_first:
+            place = (queue, priority, job.scope)
+            waits = any(other.scope == job.scope for other in self._in_order(S.QUEUED))
+            turn = max(turn, self._turns.get(place, turn) if waits else turn) + 1
+            self._turns[place] = turn
+        return priority * 2**48 + turn
+
+    def _leave_line(self, job: ModelJob) -> None:
+        """A job that leaves from the end of its owner's line gives its turn back."""
         submission = job.submission
-        self._become(job, S.QUEUED, submission.priority * 2**48 + self._order)
+        place = (submission.queue, submission.priority, job.scope)
+        if job.state is S.QUEUED and self._turns.get(place) == job.score - submission.priority * 2**48:
+            self._turns[place] -= 1
+
+    def _queue(self, job: ModelJob, *, is_first: bool = False, **more: Any) -> None:
+        submission = job.submission
+        self._become(job, S.QUEUED, self._place(job, is_first=is_first))
         self._emit(
             job, EventKind.QUEUED, {"queue": submission.queue, "priority": submission.priority, **more}
         )
@@ -292,7 +331,7 @@ class Model:
                 self._end(job, S.COMPLETED, {"result": data, "duration_s": self._duration_s(job)})
             case Verb.FAIL:
                 job.tries += 1
-                self._fail(job, data, dead=write.extra == "1")
+                self._fail(job, data, dead=bool(orjson.loads(write.extra).get("dead")))
             case Verb.CANCEL:
                 if not was_asked:
                     self._emit(job, EventKind.CANCELLING, {"by": None})
@@ -300,13 +339,13 @@ class Model:
             case Verb.RETRY | Verb.RELEASE if was_asked:
                 self._end_cancelled(job)
             case Verb.RELEASE:
-                self._queue(job, reason="shutdown")
+                self._queue(job, is_first=True, reason="shutdown")
             case Verb.RETRY:
                 job.tries += 1
                 if job.tries >= job.submission.spec.max_attempts:
                     self._fail(job, data, dead=True)
                 else:
-                    self._retry(job, data, int(write.extra))
+                    self._retry(job, data, int(orjson.loads(write.extra)["delay_ms"]))
         return WriteCode.CANCEL_REQUESTED if was_asked else WriteCode.DONE
 
     def _reap(self, job: ModelJob) -> None:
@@ -318,7 +357,7 @@ class Model:
             self._fail(job, LOST, dead=True)
         else:
             self._retry(job, LOST, 0)
-            self._queue(job)
+            self._queue(job, is_first=True)
 
     def _claim(
         self, worker: str, call: int, lease_ms: int, wants: Sequence[tuple[str, int]], most: int
@@ -333,6 +372,8 @@ class Model:
         claims: list[tuple[str, int, int]] = []
         for queue, wanted in wants:
             line = [job for job in self._in_order(S.QUEUED) if job.submission.queue == queue]
+            if line and len(line) <= min(wanted, most - len(claims)):
+                self._turns = {place: turn for place, turn in self._turns.items() if place[0] != queue}
             for job in line[: max(0, min(wanted, most - len(claims)))]:
                 job.attempt += 1
                 job.last_write = 0

@@ -54,7 +54,7 @@ writes = st.fixed_dictionaries(
         "attempt": st.sampled_from([0, 0, 0, 0, 0, 0, -1, 100]),
         "number": st.sampled_from([1, 1, 1, 1, 1, 0, -1, 3]),
         "verb": st.sampled_from([*Verb, *[Verb.PROGRESS] * 6, Verb.LOG, Verb.OUTPUT]),
-        "extra": st.sampled_from(["0", "1", "1000"]),
+        "extra": st.sampled_from(['{"delay_ms":0}', '{"delay_ms":1000,"dead":true}']),
     }
 )
 

@@ -49,6 +49,14 @@ def code_of(verdict: Verdict) -> str:
     return str(orjson.loads(verdict.data)["code"])
 
 
+def is_dead(verdict: Verdict) -> bool:
+    return bool(orjson.loads(verdict.extra)["dead"])
+
+
+def delay_ms_of(verdict: Verdict) -> int:
+    return int(orjson.loads(verdict.extra)["delay_ms"])
+
+
 @settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.floats(0, 1000), min_size=1, max_size=5), st.integers(1, 20), st.floats(0, 1))
 def test_backoff_is_the_listed_delay_and_at_most_a_quarter_more(
@@ -66,22 +74,22 @@ def test_failure_is_tried_again_until_no_try_is_left() -> None:
     assert judge_error(make_attempt(tries=0), error).verb is Verb.RETRY
     assert judge_error(make_attempt(tries=1), error).verb is Verb.RETRY
     last = judge_error(make_attempt(tries=2), error)
-    assert (last.verb, last.extra) == (Verb.FAIL, "1")
+    assert (last.verb, is_dead(last)) == (Verb.FAIL, True)
     assert judge_error(make_attempt(max_attempts=1), error).verb is Verb.FAIL
-    delay = int(judge_error(make_attempt(tries=1), error).extra)
+    delay = delay_ms_of(judge_error(make_attempt(tries=1), error))
     assert 5000 <= delay <= 6250
 
 
 def test_authors_steer_the_outcome() -> None:
     """``Retry`` with and without a delay, ``Fail``, and a cancellation of the function's own."""
     assert judge_error(make_attempt(), Retry(delay_s=0)) == Verdict(
-        Verb.RETRY, describe("retry", "Retry", "the job asked to be tried again"), "0"
+        Verb.RETRY, describe("retry", "Retry", "the job asked to be tried again"), '{"delay_ms":0}'
     )
-    assert 1000 <= int(judge_error(make_attempt(), Retry()).extra) <= 1250
+    assert 1000 <= delay_ms_of(judge_error(make_attempt(), Retry())) <= 1250
     exhausted = judge_error(make_attempt(tries=2), Retry(delay_s=1))
-    assert (exhausted.verb, code_of(exhausted), exhausted.extra) == (Verb.FAIL, "retry", "1")
+    assert (exhausted.verb, code_of(exhausted), is_dead(exhausted)) == (Verb.FAIL, "retry", True)
     failed = judge_error(make_attempt(), Fail("no_money", "none left"))
-    assert (failed.verb, code_of(failed), failed.extra) == (Verb.FAIL, "no_money", "0")
+    assert (failed.verb, code_of(failed), is_dead(failed)) == (Verb.FAIL, "no_money", False)
     assert judge_error(make_attempt(), JobCancelled()).verb is Verb.CANCEL
     for bad in (-1, float("inf"), 10**9):
         with pytest.raises(ValueError):
@@ -112,7 +120,7 @@ def test_timeout_and_refusal_have_their_codes() -> None:
     unknown = judge_refusal(make_attempt(), UnknownJobType("what?"))
     assert (unknown.verb, code_of(unknown)) == (Verb.RETRY, "unknown_job_type")
     invalid = judge_refusal(make_attempt(), InvalidInput("input.x: no"))
-    assert (invalid.verb, code_of(invalid), invalid.extra) == (Verb.FAIL, "invalid_input", "1")
+    assert (invalid.verb, code_of(invalid), is_dead(invalid)) == (Verb.FAIL, "invalid_input", True)
 
 
 def test_error_messages_are_bounded_and_always_there() -> None:
@@ -133,7 +141,7 @@ def test_result_over_the_bound_is_a_dead_letter() -> None:
     """Trying again would make the same result."""
     assert judge_result(b"1234", 4).verb is Verb.COMPLETE
     verdict = judge_result(b"12345", 4)
-    assert (verdict.verb, code_of(verdict), verdict.extra) == (Verb.FAIL, "result_too_large", "1")
+    assert (verdict.verb, code_of(verdict), is_dead(verdict)) == (Verb.FAIL, "result_too_large", True)
 
 
 def test_actor_options_become_a_policy() -> None:

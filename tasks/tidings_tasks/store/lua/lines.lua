@@ -32,7 +32,9 @@ local function last_turn(job, key, member)
   if known[member] == nil then
     local score = call('ZSCORE', key, member)
     -- Jobs that were cancelled keep nobody back: who waits nowhere begins at the front.
-    if score and not call('HGET', P .. ':n:' .. job.ow, 'queued') then score = false end
+    local owner = ':n:' .. job.ow
+    local waiting = score and tonumber(call('HGET', P .. owner, 'queued') or 0) + (counts[owner] and counts[owner].queued or 0)
+    if waiting == 0 then score = false end
     known[member] = score and tonumber(score) - job.p * PRIORITY
   end
   return known[member]
