@@ -192,7 +192,7 @@ def _check_gates(
         if "ck" in record and states[job_id] is JobState.RUNNING:
             running.setdefault(record["ck"], set()).add(job_id)
     assert held == running
-    for key, holders in held.items():
+    for holders in held.values():
         assert len(holders) <= max(int(records[i]["cl"]) for i in holders)
     timers = {gate.decode() for gate in families.get("gates", {}).get("", {})}
     for gate in families.get("p", {}):

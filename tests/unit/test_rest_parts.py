@@ -83,7 +83,7 @@ class RecordingStore(Store):
         self._real: Store | None = None
 
     async def run(self, command: Any) -> Any:
-        ids = [command.args[at] for at in range(4, len(command.args), 10)]
+        ids = [command.args[at] for at in range(2, len(command.args), 11)]
         self.batches.append(len(ids))
         await self.gate.wait()
         if self.error is not None:
