@@ -52,8 +52,9 @@ ALICE = Tenant("alice", "acme")
 READING = {
     "read_job", "read_jobs", "read_events", "heads", "list_jobs", "list_open", "read_feed", "count_jobs", "list_workers",
     "read_durations", "read_queues", "read_breakers", "read_dead_groups", "list_dead",
+    "list_schedules", "read_schedule", "due_schedules",
 }  # fmt: skip
-MOVING = {"cancel", "delete", "change", "purge_queue", "release_dead"}
+MOVING = {"cancel", "delete", "change", "purge_queue", "release_dead", "drop_schedule"}
 """What says at a repeat that there is nothing left to do."""
 
 

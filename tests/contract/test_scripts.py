@@ -18,19 +18,31 @@ from tidings_tasks.store import (
     QueueLimits,
     QueueState,
     Rate,
+    Submission,
     Tenant,
     Verb,
     bulk_commands,
     commands,
+    schedule_commands,
     worker_commands,
 )
 from tidings_tasks.store.scripts import load_script
 
-from .bench import ALICE, READING, Bench
+from .bench import ALICE, READING, START_MS, Bench, spec_of
 
 LUA = resources.files("tidings_tasks.store") / "lua"
 SCRIPTS = sorted(entry.name.removesuffix(".lua") for entry in LUA.iterdir() if entry.name.endswith(".lua"))
-PRELUDES = {"shared", "prelude", "feeds", "lines", "transitions", "gates", "storing", "read_prelude"}
+PRELUDES = {
+    "shared",
+    "prelude",
+    "feeds",
+    "lines",
+    "transitions",
+    "gates",
+    "storing",
+    "schedules",
+    "read_prelude",
+}
 UNBOUNDED = {"KEYS", "SCAN", "SMEMBERS", "HSCAN", "SSCAN", "ZSCAN", "FLUSHALL", "FLUSHDB", "SORT"}
 
 
@@ -118,6 +130,18 @@ def test_every_script_has_a_command() -> None:
         worker_commands.read_durations([]),
         bulk_commands.read_jobs(0, []),
         bulk_commands.list_open(0, ALICE),
+        schedule_commands.put_schedule(
+            0, "a", version="v", definition=b"{}", origin="api", timing="t", next_ms=1
+        ),
+        schedule_commands.fire_schedule(
+            0, "a", version="v", due_ms=1, last_due_ms=1, next_ms=None, overlap="skip"
+        ),
+        schedule_commands.run_schedule(0, "a", version="v", job=Submission(bench_id, spec_of(), "a", 1)),
+        schedule_commands.pause_schedule(0, "a", pause=True),
+        schedule_commands.drop_schedule(0, "a"),
+        schedule_commands.list_schedules(0),
+        schedule_commands.read_schedule(0, "a"),
+        schedule_commands.due_schedules(0),
     ]
     assert {command.script for command in made} | {"attach"} | PRELUDES == set(SCRIPTS)
 
@@ -147,6 +171,29 @@ class Monitor:
                 yield heard["command"].split(" ")
 
 
+def do_what_schedules_need(bench: Bench) -> None:
+    """Store a schedule, fire it, run it, pause it, and remove it."""
+    bench.run(
+        schedule_commands.put_schedule(
+            0, "s", version="v", definition=b"{}", origin="api", timing="t", next_ms=START_MS
+        )
+    )
+    bench.run(schedule_commands.due_schedules(0))
+    for due_ms in (START_MS, START_MS + 1):
+        bench.run(
+            schedule_commands.fire_schedule(
+                0, "s", version="v", due_ms=due_ms, last_due_ms=due_ms, next_ms=due_ms + 1,
+                overlap="replace", jobs=[(due_ms, bench.submission())],
+            )
+        )  # fmt: skip
+    bench.run(schedule_commands.run_schedule(0, "s", version="v", job=bench.submission()))
+    for pause in (True, False):
+        bench.run(schedule_commands.pause_schedule(0, "s", pause=pause))
+    bench.run(schedule_commands.read_schedule(0, "s"))
+    bench.run(schedule_commands.list_schedules(0))
+    bench.run(schedule_commands.drop_schedule(0, "s"))
+
+
 def do_everything(bench: Bench) -> None:
     """Call every script so that each of its branches touches what it may touch."""
     bench.enqueue(bench.submission(idempotency_key="k"), bench.submission(due="+5", priority=1))
@@ -169,6 +216,7 @@ def do_everything(bench: Bench) -> None:
     bench.cancel(lost.id)
     bench.run(commands.delete(done.id))
     do_what_gates_and_graves_need(bench)
+    do_what_schedules_need(bench)
     for job_id in (failed.id, done.id):
         bench.run(commands.read_job(job_id))
         bench.run(commands.read_events(job_id))

@@ -2,7 +2,7 @@
 
 from . import errors
 from .events import Event, EventHead, read_head
-from .ids import JOB_ID_PATTERN, is_job_id, new_job_id, shard_of
+from .ids import JOB_ID_PATTERN, is_job_id, make_job_id, new_job_id, shard_of
 from .models import (
     MAX_PRIORITY,
     ChangeJob,
@@ -53,6 +53,7 @@ __all__ = [
     "accepts",
     "errors",
     "is_job_id",
+    "make_job_id",
     "new_job_id",
     "read_head",
     "shard_of",

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 
-__all__ = ["JOB_ID_PATTERN", "is_job_id", "new_job_id", "shard_of"]
+__all__ = ["JOB_ID_PATTERN", "is_job_id", "make_job_id", "new_job_id", "shard_of"]
 
 JOB_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{26}s[0-9]+$"
 _JOB_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}s(0|[1-9][0-9]{0,4})")
@@ -18,7 +18,13 @@ def new_job_id(shard: int, *, now_ms: int | None = None) -> str:
 
     Ids sort by creation time to the millisecond; within one millisecond their order is random.
     """
-    value = ((time.time_ns() // 1_000_000 if now_ms is None else now_ms) << 80) | secrets.randbits(80)
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    return make_job_id(shard, now_ms, secrets.randbits(80))
+
+
+def make_job_id(shard: int, time_ms: int, bits: int) -> str:
+    """Make the id of these parts: 48 bits of time, 80 other bits, and the shard. Equal parts make equal ids."""
+    value = (time_ms << 80) | bits
     return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5)) + f"s{shard}"
 
 

@@ -1,6 +1,6 @@
 """The job store: the only place that spells a key or runs Lua. State, log and wake-up change together or not at all."""
 
-from . import commands, worker_commands
+from . import bulk_commands, commands, schedule_commands, worker_commands
 from .commands import (
     Claim,
     Command,
@@ -59,7 +59,9 @@ __all__ = [
     "Write",
     "WriteCode",
     "bucket_of",
+    "bulk_commands",
     "commands",
     "iso_time",
+    "schedule_commands",
     "worker_commands",
 ]

@@ -56,6 +56,7 @@ __all__ = [
     "renew",
     "set_queue_state",
     "step",
+    "submission_args",
 ]
 
 IDEMPOTENCY_KEPT_MS = 86_400_000
@@ -229,14 +230,19 @@ class Head:
     state: JobState
 
 
+def submission_args(job: Submission) -> tuple[bytes | str | int, ...]:
+    """Return a job as ``storing.lua`` reads it."""
+    return (
+        job.id, job.queue, job.priority, job.due, job.spec.tenant.scope, job.spec.max_attempts,
+        job.idempotency_key, job.fingerprint, IDEMPOTENCY_KEPT_MS, job.spec.to_json(), job.options_json(),
+    )  # fmt: skip
+
+
 def enqueue(shard: int, jobs: Sequence[Submission], *, all_or_none: bool = False) -> Command[list[Enqueued]]:
     """Store jobs of one shard in one atomic step."""
     args: list[bytes | str | int] = [int(all_or_none), MAX_QUEUE_LENGTH]
     for job in jobs:
-        args += (
-            job.id, job.queue, job.priority, job.due, job.spec.tenant.scope, job.spec.max_attempts,
-            job.idempotency_key, job.fingerprint, IDEMPOTENCY_KEPT_MS, job.spec.to_json(), job.options_json(),
-        )  # fmt: skip
+        args += submission_args(job)
 
     def parse(reply: Any) -> list[Enqueued]:
         return [

@@ -25,6 +25,9 @@ _READING = frozenset(
         "read_breakers",
         "read_dead_groups",
         "list_dead",
+        "list_schedules",
+        "read_schedule",
+        "due_schedules",
     }
 )
 _READ_ON = ("read_prelude",)
@@ -36,9 +39,17 @@ _MORE = {
     "cancel": ("gates",),
     "change": ("gates",),
     "purge_queue": ("gates",),
+    "put_schedule": ("schedules",),
+    "pause_schedule": ("schedules",),
+    "drop_schedule": ("schedules",),
+    "fire_schedule": ("gates", "storing", "schedules"),
+    "run_schedule": ("storing", "schedules"),
+    "list_schedules": ("schedules",),
+    "read_schedule": ("schedules",),
+    "due_schedules": ("schedules",),
 }
 # A full store takes no new jobs, but what it has must be able to run, end and be removed.
-_REFUSED_WHEN_FULL = frozenset({"enqueue"})
+_REFUSED_WHEN_FULL = frozenset({"enqueue", "put_schedule", "fire_schedule", "run_schedule"})
 
 
 @dataclass(frozen=True, slots=True)

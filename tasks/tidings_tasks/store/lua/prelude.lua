@@ -33,6 +33,7 @@
 --   :mb:<worker> list    messages to one worker
 --   :beats       zset    workers by the time of their last beat, ms                :beat:<worker>  hash  what it said, see beat.lua
 --   :durs        zset    types by the time of their last duration, ms              :dur:<type>  hash  how long its jobs take
+--   :sch         zset    schedules by when they are due next, ms                    :sc:<name>  hash  a schedule (schedules.lua)
 --   channels     :c:<id> a job's envelopes        :fc:<feed> "<position or ->\n<envelope>"
 --
 -- The record leaves out what is as it always begins. Its fields:

@@ -24,6 +24,22 @@ local function is_well_formed(wanted)
   return true
 end
 
+local PER_JOB = 11
+
+-- Read the jobs that ARGV holds from this place on, or nothing when one of them is malformed.
+local function read_wanted(from)
+  local all = {}
+  for i = from, #ARGV, PER_JOB do
+    local wanted = {
+      id = ARGV[i], q = ARGV[i + 1], p = tonumber(ARGV[i + 2]), due = ARGV[i + 3], ow = ARGV[i + 4], ma = tonumber(ARGV[i + 5]),
+      key = ARGV[i + 6], print = ARGV[i + 7], kept_ms = ARGV[i + 8], spec = ARGV[i + 9], more = ARGV[i + 10],
+    }
+    if not (wanted.more and is_well_formed(wanted)) then return nil end
+    all[#all + 1] = wanted
+  end
+  return all
+end
+
 local queue_states = {}
 
 local function is_draining(queue)

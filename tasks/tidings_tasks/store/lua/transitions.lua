@@ -230,6 +230,28 @@ end
 -- End a job that was asked to stop while it ran.
 local function cancel_asked(job) cancel_now(job, job.cb, job.cr ~= '' and job.cr or 'null') end
 
+local MAILBOX_MAX, MAILBOX_KEPT_MS = 1000, 60000
+
+-- Cancel a job at once while it waits, and ask its worker while it runs; who asks and why are JSON. Asking twice changes nothing.
+-- Returns cancelled | cancelling | terminal.
+local function cancel(job, by, reason)
+  if TERMINAL[job.s] then return 'terminal' end
+  if job.s ~= 'running' then
+    cancel_now(job, by, reason)
+    return 'cancelled'
+  end
+  if job.cb == '' then
+    set(job, 'cb', by)
+    if reason ~= 'null' then set(job, 'cr', reason) end
+    emit(job, 'cancelling', '{"by":' .. by .. '}')
+    local mailbox = P .. ':mb:' .. job.wk
+    call('RPUSH', mailbox, 'cancel ' .. job.id .. ':' .. int(job.a))
+    call('LTRIM', mailbox, -MAILBOX_MAX, -1)
+    call('PEXPIRE', mailbox, MAILBOX_KEPT_MS)
+  end
+  return 'cancelling'
+end
+
 -- Remove an ended job and all that is kept of it.
 local function purge(job)
   if job.fp then unbury(job) end
