@@ -115,7 +115,7 @@ def job(
         max_attempts: how many tries there are in all, 1 or more.
         backoff_s: the delay after the first failure, the second …; the last one repeats. The worker adds up to a
             quarter at random, so that jobs that failed together do not come back together.
-        process: run it in a process of its own, which can be killed at a time-out; for plain functions.
+        process: run the (plain) function in the process pool: it has a core of its own, and can be stopped anywhere.
         concurrency_limit: how many jobs with one ``concurrency_key`` run at once, in each tenant.
         dependency: what the job needs, such as a model's API: when it fails again and again, its jobs are put off.
         expires_s: a job that was not begun so many seconds after it was due fails as ``expired``.

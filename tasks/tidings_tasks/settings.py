@@ -143,6 +143,18 @@ class Settings(BaseModel):
         description="Rate of the queue `default`, job starts a minute on all workers.",
     )
     worker_threads: int = Field(10, ge=1, le=256, description="Threads for synchronous job functions.")
+    worker_processes: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Child processes for job functions with process=True; default: one per CPU, at least 2.",
+    )
+    worker_process_jobs: int = Field(
+        1000, ge=1, le=10_000_000, description="Replace such a process after so many jobs."
+    )
+    worker_process_rss_mib: int | None = Field(
+        None, ge=16, le=1_048_576, description="Replace such a process after a job that left it larger, MiB."
+    )
     worker_port: int | None = Field(
         None, ge=0, le=65535, description="Serve the worker's health and metrics on this port."
     )

@@ -25,6 +25,8 @@ from .actor_calls import AsyncActorCall, plan_actor_call
 from .calls import AsyncJobCall, SyncJobCall, log_error
 from .execution import AsyncExecution, Execution, SyncExecution
 from .metrics import Metrics
+from .process_execution import ProcessExecution
+from .processes import Processes
 from .threads import Threads
 
 __all__ = ["Crew", "Slots"]
@@ -73,11 +75,18 @@ class Crew:
     """Starts claimed jobs and keeps them until their last write is stored. Used on one loop, but for ``held``."""
 
     def __init__(
-        self, options: CrewOptions, slots: Slots, threads: Threads, metrics: Metrics, tally: Tally
+        self,
+        options: CrewOptions,
+        slots: Slots,
+        threads: Threads,
+        processes: Processes,
+        metrics: Metrics,
+        tally: Tally,
     ) -> None:
         self._options = options
         self._slots = slots
         self._threads = threads
+        self._processes = processes
         self._metrics = metrics
         self._tally = tally
         self._rss_bytes = rss_bytes()
@@ -132,6 +141,11 @@ class Crew:
             self._idle.clear()
             self._metrics.count_start(attempt)
             execution.start()
+
+    def tell_stopping(self) -> None:
+        """Start no more jobs, and let those that run know: ``ctx.shutting_down``."""
+        self.is_stopping = True
+        self._processes.tell_shutting_down()
 
     def stop(self, job_id: str, attempt: int, reason: StopReason) -> None:
         """Tell a running job to stop; nothing happens when it does not run here any more."""
@@ -199,6 +213,8 @@ class Crew:
             return SyncExecution(attempt, planned, self._threads, self._on_end)
         job_type = options.registry.get(spec.type)
         data = job_type.validate_input(spec.input)
+        if job_type.process:
+            return ProcessExecution(attempt, job_type.fn.__module__, self._processes, self._on_end)
         if job_type.is_async:
             return AsyncExecution(
                 attempt, AsyncJobCall(attempt, job_type, data, options.max_result_bytes), self._on_end

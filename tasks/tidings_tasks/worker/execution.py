@@ -15,11 +15,11 @@ from ..usage import Usage, rss_bytes
 from .calls import AsyncCall, SyncCall
 from .threads import Threads
 
-__all__ = ["AsyncExecution", "Execution", "SyncExecution"]
+__all__ = ["CLEAN_UP_S", "AsyncExecution", "Execution", "SyncExecution", "forced_verdict"]
 
 _log = logging.getLogger(__name__)
 
-_CLEAN_UP_S = 1.0
+CLEAN_UP_S = 1.0
 """An async function that ran out of time may clean up for so long before the attempt ends without it."""
 
 _SAMPLED_S = 0.01
@@ -55,7 +55,7 @@ class Execution:
 
     def abandon(self) -> None:
         """End the attempt now, whatever the function does: the worker shuts down."""
-        self._end(_forced_verdict(self.attempt))
+        self._end(forced_verdict(self.attempt))
 
     def _end(self, verdict: Verdict) -> None:
         if self.is_over:
@@ -114,7 +114,7 @@ class AsyncExecution(Execution):
         self.attempt.ask_to_stop(reason)
         self._call.interrupt()
         if reason is StopReason.TIMED_OUT:
-            self._after(_CLEAN_UP_S, self.abandon)
+            self._after(CLEAN_UP_S, self.abandon)
         if not self._is_asking:
             self._is_asking = True
             self._loop.call_later(ASK_AGAIN_S, self._ask_again)
@@ -216,7 +216,8 @@ def _keep_usage(attempt: Attempt, cpu_s: float) -> None:
     attempt.usage = Usage(round(cpu_s, 6), peak)
 
 
-def _forced_verdict(attempt: Attempt) -> Verdict:
+def forced_verdict(attempt: Attempt) -> Verdict:
+    """End an attempt without its function: as it was to stop for, else by handing it back."""
     if attempt.stop is StopReason.CANCELLED:
         return Verdict(Verb.CANCEL, b"null")
     if attempt.stop is StopReason.TIMED_OUT:

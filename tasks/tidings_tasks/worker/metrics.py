@@ -57,6 +57,14 @@ class Metrics:
         self.stuck_threads = Gauge(
             "tidings_worker_stuck_threads", "Threads in functions that were given up.", registry=self.registry
         )
+        self.processes = Gauge(
+            "tidings_worker_processes", "Child processes for job functions.", registry=self.registry
+        )
+        self.processes_died = Gauge(
+            "tidings_worker_processes_died",
+            "Child processes that died by themselves.",
+            registry=self.registry,
+        )
         self.commit_seconds = Histogram(
             "tidings_worker_commit_seconds",
             "Duration of a step of the store, seconds.",

@@ -30,6 +30,7 @@ from .health import serve_health
 from .lane import Lane, LaneOptions
 from .leases import LeaseKeeper
 from .metrics import Metrics
+from .processes import PoolOptions, Processes
 from .threads import Threads
 
 __all__ = ["Worker", "WorkerExhausted", "run_worker", "worker_name"]
@@ -112,7 +113,8 @@ class Worker:
         files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
         options = CrewOptions(registry, self._broker, files, settings.max_result_bytes)
         self._tally = Tally()
-        self._crew = Crew(options, self._slots, self._threads, self.metrics, self._tally)
+        self._processes = Processes(PoolOptions.of(settings, store_url))
+        self._crew = Crew(options, self._slots, self._threads, self._processes, self.metrics, self._tally)
         self._lanes: list[Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[asyncio.Task[None]] = []
@@ -128,6 +130,7 @@ class Worker:
         """Run until ``stop`` is set; see ``run_worker``."""
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.close)
+            stack.push_async_callback(self._processes.aclose)
             stack.enter_context(job_logging(self.metrics.dropped_logs.inc))
             stack.enter_context(connected(self._url, self._keyspace, self._settings.queues))
             store = self._open_store()
@@ -190,11 +193,13 @@ class Worker:
     def _update_gauges(self) -> None:
         self.metrics.running.set(self._crew.running)
         self.metrics.stuck_threads.set(self._threads.stuck)
+        self.metrics.processes.set(len(self._processes.pids))
+        self.metrics.processes_died.set(self._processes.died)
         self.metrics.waiting_writes.set(sum(lane.outbox.waiting[0] for lane in self._lanes))
 
     async def _shut_down(self, runs: list[asyncio.Task[None]], hurry: asyncio.Event) -> None:
         crew = self._crew
-        crew.is_stopping = True
+        crew.tell_stopping()
         for listener in self._listeners:
             listener.cancel()
         await asyncio.wait(self._listeners, timeout=_DISMISS_S)
