@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..attempt import ASK_AGAIN_S, Attempt, StopReason
 from ..queue.policy import Verdict, judge_timeout
 from ..store import Verb
-from ..usage import Usage, rss_bytes
+from ..usage import Usage, recent_rss_bytes
 from .calls import AsyncCall, SyncCall
 from .threads import Threads
 
@@ -212,7 +212,7 @@ def _keep_usage(attempt: Attempt, cpu_s: float) -> None:
     peak = attempt.memory_peak_bytes
     # What is shorter than the samples' distance may have made none.
     if attempt.age_s > _SAMPLED_S:
-        peak = max(peak, rss_bytes())
+        peak = max(peak, recent_rss_bytes())
     attempt.usage = Usage(round(cpu_s, 6), peak)
 
 
