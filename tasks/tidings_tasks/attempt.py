@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from .store import Claim
 
 if TYPE_CHECKING:
     from .files import FileStore
-    from .outbox import Outbox
+    from .outbox import Entry, Outbox
     from .usage import Usage
 
 __all__ = ["ASK_AGAIN_S", "Attempt", "StopReason"]
@@ -64,6 +65,8 @@ class Attempt:
         self.stop: StopReason | None = None
         self.is_closed = False
         self.dropped_logs = 0
+        self.entries: deque[Entry] = deque()
+        self.is_under_way = False
         self.put_writes = 0
         self.sent_writes = 0
         self.pending_writes = 0
