@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dramatiq.errors import ActorNotFound
@@ -28,39 +28,14 @@ from .hook_calls import HookCalls
 from .metrics import Metrics
 from .process_execution import ProcessExecution
 from .processes import Processes
+from .slots import Slots
 from .threads import Threads
 
-__all__ = ["Crew", "Slots"]
+__all__ = ["Crew", "CrewOptions"]
 
 _log = logging.getLogger(__name__)
 
 _Key = tuple[str, int]
-
-
-class Slots:
-    """How many more jobs may run. Shared by the lanes of all shards; used on one loop."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.free = size
-        self._listeners: list[Callable[[], None]] = []
-
-    def listen(self, on_free: Callable[[], None]) -> None:
-        """Call ``on_free`` whenever a slot is given back."""
-        self._listeners.append(on_free)
-
-    def reserve(self, most: int) -> int:
-        """Take what is free, up to so many; what is not used is given back."""
-        taken = min(most, self.free)
-        self.free -= taken
-        return taken
-
-    def give_back(self, count: int) -> None:
-        """Free slots again."""
-        self.free += count
-        if count:
-            for on_free in self._listeners:
-                on_free()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +107,13 @@ class Crew:
             if self.is_stopping:
                 # The claim was under way when the worker was told to stop.
                 outbox.close(attempt, Verb.RELEASE, b"null")
-                self._slots.give_back(1)
+                self._slots.give_back(attempt.queue)
                 continue
             try:
                 execution = self._plan(attempt)
             except Exception as error:  # a validator of the author's may raise anything
                 self._refuse(attempt, error)
-                self._slots.give_back(1)
+                self._slots.give_back(attempt.queue)
                 continue
             attempt.memory_peak_bytes = self._rss_bytes
             self._running[key] = execution
@@ -252,7 +227,7 @@ class Crew:
             self._strays = {stray for stray in self._strays if stray.is_stray} | {execution}
         if not self._running:
             self._idle.set()
-        self._slots.give_back(1)
+        self._slots.give_back(attempt.queue)
 
     def _lose(self, shard: int, attempt: Attempt) -> None:
         key = (attempt.job_id, attempt.number)

@@ -21,17 +21,18 @@ from ..files import FileStore
 from ..heartbeat import Heartbeat, Role, Tally
 from ..job_log import job_logging
 from ..queue.broker import installed_broker
-from ..queue.queues import order_queues
+from ..queue.queues import order_queues, policy_of
 from ..registry import REGISTRY, Registry
 from ..settings import Settings
 from ..store import Keyspace, Store, SyncStore
-from .crew import Crew, CrewOptions, Slots
+from .crew import Crew, CrewOptions
 from .health import serve_health
 from .hook_calls import HookCalls
 from .lane import Lane, LaneOptions
 from .leases import LeaseKeeper
 from .metrics import Metrics
 from .processes import PoolOptions, Processes
+from .slots import Slots
 from .threads import Threads
 
 __all__ = ["Worker", "WorkerExhausted", "run_worker", "worker_name"]
@@ -110,7 +111,10 @@ class Worker:
         every = {*settings.queues, *registry.queues, *self._broker.get_declared_queues()}
         self._queues = order_queues(every if chosen is None else chosen, settings.queues)
         self._exhausted = asyncio.Event()
-        self._slots = Slots(settings.profile.concurrency or settings.worker_concurrency)
+        self._slots = Slots(
+            settings.profile.concurrency or settings.worker_concurrency,
+            {queue: policy_of(settings.queues, queue).concurrency for queue in self._queues},
+        )
         self._threads = Threads(settings.worker_threads, self._exhausted.set)
         files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
         options = CrewOptions(registry, self._broker, files, settings.max_result_bytes)
@@ -288,6 +292,7 @@ class Worker:
         options = LaneOptions(
             worker=self.name,
             queues=self._queues,
+            policies=self._settings.queues,
             lease_ms=round(self._settings.lease_s * 1000),
             max_event_bytes=self._settings.max_event_bytes,
         )
