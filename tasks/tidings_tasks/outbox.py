@@ -1,9 +1,7 @@
 """What attempts have written and the store has not taken yet: in order, bounded, numbered when it is sent.
 
-Any thread may write; one committer takes and settles batches, of which several may be under way. The writes of one
-attempt are in one of them at a time, so whichever arrives first, they arrive in order. A write that finds the outbox
-full is still kept: it is the caller that then waits for room (``Outbox.room``), so at most one write a caller is over
-the bound.
+Any thread may write; one committer takes and settles batches. A write that finds the outbox full is still kept: it
+is the caller that then waits for room (``Outbox.room``), so at most one write a caller is over the bound.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from .store import Verb, Write, WriteCode
 if TYPE_CHECKING:
     from .attempt import Attempt
 
-__all__ = ["Batch", "Bounds", "Entry", "Outbox"]
+__all__ = ["Batch", "Bounds", "Outbox"]
 
 _STREAM_JOIN_S = 0.05
 
@@ -39,9 +37,8 @@ class Bounds:
     batch_bytes: int = 1_048_576
 
 
-class Entry(NamedTuple):
-    """A write before it has a number."""
-
+class _Entry(NamedTuple):
+    attempt: Attempt
     verb: Verb
     data: bytes
     extra: str
@@ -79,8 +76,7 @@ class Outbox:
         self._clock = clock
         # Reentrant: a garbage collection inside may log, and the log of a job comes back in here.
         self._lock = threading.RLock()
-        # The attempts that have entries and none under way, in the order in which they get their turn.
-        self._ready: deque[Attempt] = deque()
+        self._entries: deque[_Entry] = deque()
         self._streams: dict[tuple[Attempt, str], _Stream] = {}
         self._waiters: list[tuple[Attempt, int | None, Future[None]]] = []
         self._count = 0
@@ -152,9 +148,11 @@ class Outbox:
             attempt.is_closed = True
             for key in [key for key in self._streams if key[0] is attempt]:
                 del self._streams[key]
-            for entry in attempt.entries:
-                self._forget(attempt, len(entry.data))
-            attempt.entries.clear()
+            kept = deque(entry for entry in self._entries if entry.attempt is not attempt)
+            for entry in self._entries:
+                if entry.attempt is attempt:
+                    self._forget(attempt, len(entry.data))
+            self._entries = kept
             self._release(lambda waiter: waiter is attempt)
 
     def room(self, attempt: Attempt) -> Future[None] | None:
@@ -182,29 +180,28 @@ class Outbox:
     def take(self) -> Batch:
         """Take the next batch, numbering its writes; only the committer calls this."""
         batch = Batch()
-        writes, attempts = batch.writes, batch.attempts
-        room, room_bytes = self.bounds.batch_writes, self.bounds.batch_bytes
+        size_bytes = 0
         with self._lock:
             self._end_due_streams()
-            while self._ready and len(writes) < room:
-                attempt = self._ready[0]
-                entries = attempt.entries
-                while entries and len(writes) < room:
-                    verb, data, extra = entries[0]
-                    room_bytes -= len(data)
-                    if writes and room_bytes < 0:
-                        room = 0
-                        break
-                    entries.popleft()
-                    attempt.sent_writes += 1
-                    attempt.is_under_way = True
-                    writes.append(
-                        Write(attempt.job_id, attempt.number, attempt.sent_writes, verb, data, extra)
-                    )
-                    attempts.append(attempt)
-                if not attempt.is_under_way and entries:
+            while self._entries and len(batch.writes) < self.bounds.batch_writes:
+                entry = self._entries[0]
+                size_bytes += len(entry.data)
+                if batch.writes and size_bytes > self.bounds.batch_bytes:
                     break
-                self._ready.popleft()
+                self._entries.popleft()
+                attempt = entry.attempt
+                attempt.sent_writes += 1
+                batch.writes.append(
+                    Write(
+                        attempt.job_id,
+                        attempt.number,
+                        attempt.sent_writes,
+                        entry.verb,
+                        entry.data,
+                        entry.extra,
+                    )
+                )
+                batch.attempts.append(attempt)
         return batch
 
     def settle(self, batch: Batch, codes: Sequence[WriteCode]) -> list[tuple[Attempt, WriteCode]]:
@@ -214,12 +211,7 @@ class Outbox:
             for write, attempt, code in zip(batch.writes, batch.attempts, codes, strict=True):
                 self._forget(attempt, len(write.data))
                 last[attempt] = code
-            for attempt in last:
-                attempt.is_under_way = False
-                if attempt.entries:
-                    self._ready.append(attempt)
-            if self._waiters:
-                self._release(lambda _: False)
+            self._release(lambda _: False)
         return list(last.items())
 
     def next_due(self) -> float | None:
@@ -237,9 +229,7 @@ class Outbox:
         )
 
     def _append(self, attempt: Attempt, verb: Verb, data: bytes, extra: str = "") -> None:
-        attempt.entries.append(Entry(verb, data, extra))
-        if not attempt.is_under_way and len(attempt.entries) == 1:
-            self._ready.append(attempt)
+        self._entries.append(_Entry(attempt, verb, data, extra))
         self._count += 1
         self._bytes += len(data)
         attempt.put_writes += 1

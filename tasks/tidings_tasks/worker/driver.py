@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
-from time import perf_counter_ns
+from time import thread_time_ns
 from typing import Any, Generic, TypeVar
-
-from ..usage import SHORT_TURN_NS, begin_turn, cpu_of_long_turn
 
 __all__ = ["Driver"]
 
@@ -33,7 +31,7 @@ class Driver(Generic[T]):
         self._is_abandoned = False
         self.is_done = False
         self.cpu_ns = 0
-        """CPU time of the coroutine's turns so far, as ``usage`` takes it."""
+        """CPU time of the coroutine's steps so far. Taking it costs a step less than 1 µs."""
 
     def interrupt(self) -> None:
         """Have the error raised in the coroutine, where it waits. Does nothing once it has ended."""
@@ -59,7 +57,7 @@ class Driver(Generic[T]):
         self._is_asked = False
         try:
             while True:
-                began_ns = begin_turn()
+                began_ns = thread_time_ns()
                 try:
                     if error is None:
                         waits_for = coroutine.send(value)
@@ -70,8 +68,7 @@ class Driver(Generic[T]):
                     result: T = stop.value
                     return result
                 finally:
-                    took_ns = perf_counter_ns() - began_ns
-                    self.cpu_ns += took_ns if took_ns < SHORT_TURN_NS else cpu_of_long_turn(took_ns)
+                    self.cpu_ns += thread_time_ns() - began_ns
                 try:
                     value = yield waits_for
                 except GeneratorExit:
