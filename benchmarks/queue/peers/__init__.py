@@ -1,1 +1,0 @@
-"""The peers, each in its own words: a worker and a producer with the modes of `benchmarks.queue.producer`."""
