@@ -21,6 +21,7 @@ from ..submission import prepare
 from .actor_options import ActorDefaults, read_policy
 from .policy import Verdict
 from .queues import QueuePolicy, policy_of
+from .time_limits import TimeLimits
 
 __all__ = ["AttemptMessage", "message_of", "submission_of"]
 
@@ -35,10 +36,13 @@ class AttemptMessage(MessageProxy):
         super().__init__(message)
         self.attempt = attempt
         self.verdict: Verdict | None = None
-        self.deadline: float | None = None
-        """When (``time.monotonic``) its time is over; None while it does not run."""
-        self.thread_id = 0
-        """The thread it runs on, under the stock worker."""
+        self.time_limits: TimeLimits | None = None
+        """What keeps its time under the stock worker; ours keeps it in another way."""
+
+    def end_time(self) -> None:
+        """Its actor does not run any more."""
+        if self.time_limits is not None:
+            self.time_limits.end(self.attempt)
 
 
 def submission_of(
