@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from .store import Claim
 
 if TYPE_CHECKING:
     from .files import FileStore
-    from .outbox import Outbox
+    from .outbox import Entry, Outbox
+    from .queue.policy import Verdict
     from .usage import Usage
 
 __all__ = ["ASK_AGAIN_S", "Attempt", "StopReason"]
@@ -64,12 +66,16 @@ class Attempt:
         self.stop: StopReason | None = None
         self.is_closed = False
         self.dropped_logs = 0
+        self.entries: deque[Entry] = deque()
+        self.is_under_way = False
         self.put_writes = 0
         self.sent_writes = 0
         self.pending_writes = 0
         self.pending_bytes = 0
         self.usage: Usage | None = None
         """What it used, once that is known: when its function has ended."""
+        self.verdict: Verdict | None = None
+        """How it ended, once it has."""
         self.memory_peak_bytes = 0
         self._began_at = time.monotonic()
         self._told_at: float | None = None

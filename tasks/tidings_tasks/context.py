@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .event_data import KEEP, Keep, ProgressState, check_text, encode_log, encode_output
@@ -221,7 +222,11 @@ class JobContext(_Context):
 
     async def _wait_while(self, busy: _Busy) -> None:
         while (waiter := busy(self._attempt)) is not None:
-            await asyncio.wrap_future(waiter)
+            try:
+                await _done_here(waiter)
+            except asyncio.CancelledError:
+                waiter.cancel()
+                raise
             self._attempt.check()
 
 
@@ -308,6 +313,30 @@ class SyncJobContext(_Context):
             self._attempt.check()
 
 
+def _done_here(waiter: Future[None]) -> asyncio.Future[None]:
+    """Return a future of this loop that is done when ``waiter`` is.
+
+    ``asyncio.wrap_future`` does the same, but wakes the loop through a socket also when it is this very loop's thread
+    that tells the news, as the committer of a worker does.
+    """
+    loop, thread = asyncio.get_running_loop(), threading.get_ident()
+    here: asyncio.Future[None] = loop.create_future()
+
+    def finish() -> None:
+        if not here.done():
+            here.set_result(None)
+
+    def tell(_: Future[None]) -> None:
+        if threading.get_ident() == thread:
+            finish()
+        else:
+            loop.call_soon_threadsafe(finish)
+
+    waiter.add_done_callback(tell)
+    return here
+
+
+@cache
 def _verb(name: str) -> Verb:
     # The store's code needs the worker's libraries; a module that only declares jobs does not.
     from .store import Verb

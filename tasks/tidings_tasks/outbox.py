@@ -1,7 +1,9 @@
 """What attempts have written and the store has not taken yet: in order, bounded, numbered when it is sent.
 
-Any thread may write; one committer takes and settles batches. A write that finds the outbox full is still kept: it
-is the caller that then waits for room (``Outbox.room``), so at most one write a caller is over the bound.
+Any thread may write; one committer takes and settles batches, of which several may be under way. The writes of one
+attempt are in one of them at a time, so whichever arrives first, they arrive in order. A write that finds the outbox
+full is still kept: it is the caller that then waits for room (``Outbox.room``), so at most one write a caller is over
+the bound.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from .store import Verb, Write, WriteCode
 if TYPE_CHECKING:
     from .attempt import Attempt
 
-__all__ = ["Batch", "Bounds", "Outbox"]
+__all__ = ["Batch", "Bounds", "Entry", "Outbox"]
 
 _STREAM_JOIN_S = 0.05
 
@@ -37,8 +39,9 @@ class Bounds:
     batch_bytes: int = 1_048_576
 
 
-class _Entry(NamedTuple):
-    attempt: Attempt
+class Entry(NamedTuple):
+    """A write before it has a number."""
+
     verb: Verb
     data: bytes
     extra: str
@@ -76,7 +79,8 @@ class Outbox:
         self._clock = clock
         # Reentrant: a garbage collection inside may log, and the log of a job comes back in here.
         self._lock = threading.RLock()
-        self._entries: deque[_Entry] = deque()
+        # The attempts that have entries and none under way, in the order in which they get their turn.
+        self._ready: deque[Attempt] = deque()
         self._streams: dict[tuple[Attempt, str], _Stream] = {}
         self._waiters: list[tuple[Attempt, int | None, Future[None]]] = []
         self._count = 0
@@ -148,11 +152,9 @@ class Outbox:
             attempt.is_closed = True
             for key in [key for key in self._streams if key[0] is attempt]:
                 del self._streams[key]
-            kept = deque(entry for entry in self._entries if entry.attempt is not attempt)
-            for entry in self._entries:
-                if entry.attempt is attempt:
-                    self._forget(attempt, len(entry.data))
-            self._entries = kept
+            for entry in attempt.entries:
+                self._forget(attempt, len(entry.data))
+            attempt.entries.clear()
             self._release(lambda waiter: waiter is attempt)
 
     def room(self, attempt: Attempt) -> Future[None] | None:
@@ -180,28 +182,29 @@ class Outbox:
     def take(self) -> Batch:
         """Take the next batch, numbering its writes; only the committer calls this."""
         batch = Batch()
-        size_bytes = 0
+        writes, attempts = batch.writes, batch.attempts
+        room, room_bytes = self.bounds.batch_writes, self.bounds.batch_bytes
         with self._lock:
             self._end_due_streams()
-            while self._entries and len(batch.writes) < self.bounds.batch_writes:
-                entry = self._entries[0]
-                size_bytes += len(entry.data)
-                if batch.writes and size_bytes > self.bounds.batch_bytes:
-                    break
-                self._entries.popleft()
-                attempt = entry.attempt
-                attempt.sent_writes += 1
-                batch.writes.append(
-                    Write(
-                        attempt.job_id,
-                        attempt.number,
-                        attempt.sent_writes,
-                        entry.verb,
-                        entry.data,
-                        entry.extra,
+            while self._ready and len(writes) < room:
+                attempt = self._ready[0]
+                entries = attempt.entries
+                while entries and len(writes) < room:
+                    verb, data, extra = entries[0]
+                    room_bytes -= len(data)
+                    if writes and room_bytes < 0:
+                        room = 0
+                        break
+                    entries.popleft()
+                    attempt.sent_writes += 1
+                    attempt.is_under_way = True
+                    writes.append(
+                        Write(attempt.job_id, attempt.number, attempt.sent_writes, verb, data, extra)
                     )
-                )
-                batch.attempts.append(attempt)
+                    attempts.append(attempt)
+                if not attempt.is_under_way and entries:
+                    break
+                self._ready.popleft()
         return batch
 
     def settle(self, batch: Batch, codes: Sequence[WriteCode]) -> list[tuple[Attempt, WriteCode]]:
@@ -211,7 +214,12 @@ class Outbox:
             for write, attempt, code in zip(batch.writes, batch.attempts, codes, strict=True):
                 self._forget(attempt, len(write.data))
                 last[attempt] = code
-            self._release(lambda _: False)
+            for attempt in last:
+                attempt.is_under_way = False
+                if attempt.entries:
+                    self._ready.append(attempt)
+            if self._waiters:
+                self._release(lambda _: False)
         return list(last.items())
 
     def next_due(self) -> float | None:
@@ -229,7 +237,9 @@ class Outbox:
         )
 
     def _append(self, attempt: Attempt, verb: Verb, data: bytes, extra: str = "") -> None:
-        self._entries.append(_Entry(attempt, verb, data, extra))
+        attempt.entries.append(Entry(verb, data, extra))
+        if not attempt.is_under_way and len(attempt.entries) == 1:
+            self._ready.append(attempt)
         self._count += 1
         self._bytes += len(data)
         attempt.put_writes += 1

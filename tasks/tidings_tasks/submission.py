@@ -26,7 +26,7 @@ from .queue.queues import BUILT_IN_POLICIES, QueuePolicy, policy_of
 from .registry import REGISTRY, Registry
 from .store import Enqueued, Keyspace, Outcome, Spec, Submission, Tenant
 
-__all__ = ["MAX_BATCH", "check_enqueued", "fingerprint_of", "prepare"]
+__all__ = ["MAX_BATCH", "check_enqueued", "fingerprint_of", "kept_ms_of", "prepare"]
 
 _MAX_DELAY_S = 366 * 86_400
 _MAX_KEY_CHARS = 128
@@ -65,7 +65,8 @@ def prepare(
         concurrency_key: of the tenant's jobs with it, as many run at once as the type says.
         dedup_key: while an open job of the owner has it (with ``dedup_ttl_s``: for so long), no other one is stored.
         debounce: another one takes the place of a job that is still scheduled; needs a due time.
-        expires_at: not begun by then, the job fails; or ``expires_in_s``. Neither: as the type says.
+        expires_at: not begun by then, the job fails; or ``expires_in_s``. Neither: as the type says, which counts from
+            the due time.
         fingerprint: tells requests with one idempotency key apart; holds no spaces.
         policies: of the queues; they time and repeat what the type does not.
 
@@ -102,9 +103,14 @@ def prepare(
     due = _moment("run_at", run_at, "delay_s", delay_s)
     expires = _moment("expires_at", expires_at, "expires_in_s", expires_in_s)
     if not expires and job_type.expires_s is not None:
-        expires = _after("expires_s", job_type.expires_s)
+        expires = _later(due, job_type.expires_s)
+    elif expires and due and expires[0] == due[0] == "+" and int(expires) <= int(due):
+        raise _invalid("expires_in_s", "before_due", "must be more than delay_s")
+    elif run_at is not None and expires_at is not None and expires_at <= run_at:
+        raise _invalid("expires_at", "before_due", "must be after run_at")
     _check_dedup(dedup_key, dedup_ttl_s, debounce, due)
     _check_key("concurrency_key", concurrency_key)
+    completed_kept_ms, failed_kept_ms = kept_ms_of(policy)
     shard = keyspace.shard_of_tenant(tenant)
     return shard, Submission(
         id=new_job_id(shard),
@@ -121,8 +127,16 @@ def prepare(
         dedup_ttl_ms=0 if dedup_ttl_s is None else max(1, round(dedup_ttl_s * 1000)),
         debounce=debounce,
         dependency=job_type.dependency or "",
-        completed_kept_ms=_unusual(policy.completed_kept_s, _COMPLETED_KEPT_S),
-        failed_kept_ms=_unusual(policy.failed_kept_s, _FAILED_KEPT_S),
+        completed_kept_ms=completed_kept_ms,
+        failed_kept_ms=failed_kept_ms,
+    )
+
+
+def kept_ms_of(policy: QueuePolicy) -> tuple[int | None, int | None]:
+    """How long completed jobs, and all others, of a queue are kept, as ``Submission`` takes it: None for the usual time."""
+    return (
+        _unusual(policy.completed_kept_s, _COMPLETED_KEPT_S),
+        _unusual(policy.failed_kept_s, _FAILED_KEPT_S),
     )
 
 
@@ -169,6 +183,12 @@ def _after(field: str, seconds: float) -> str:
     if not 0 <= seconds <= _MAX_DELAY_S:
         raise _invalid(field, "out_of_range", f"must be from 0 to {_MAX_DELAY_S} seconds")
     return f"+{round(seconds * 1000)}" if seconds else ""
+
+
+def _later(due: str, seconds: float) -> str:
+    """Return the moment so many seconds after a due time."""
+    moment = int(due or 0) + round(seconds * 1000)
+    return str(moment) if due and due[0] != "+" else f"+{moment}"
 
 
 def _check_dedup(key: str, ttl_s: float | None, debounce: bool, due: str) -> None:

@@ -46,16 +46,33 @@ def test_writes_are_numbered_per_attempt_in_order() -> None:
     for attempt in (one, two, one):
         outbox.put(attempt, Verb.LOG, b"{}")
     outbox.close(one, Verb.COMPLETE, b"null")
-    first, second = outbox.take(), outbox.take()
-    found = [(w.id, w.number, w.verb) for batch in (first, second) for w in batch.writes]
-    assert found == [
-        (one.job_id, 1, Verb.LOG), (two.job_id, 1, Verb.LOG), (one.job_id, 2, Verb.LOG), (one.job_id, 3, Verb.COMPLETE),
-    ]  # fmt: skip
-    assert not outbox.is_empty
-    for batch in (first, second):
-        outbox.settle(batch, [WriteCode.DONE] * 2)
-    assert outbox.is_empty
+    found: dict[str, list[tuple[int, Verb]]] = {}
+    while not outbox.is_empty:
+        batch = outbox.take()
+        for w in batch.writes:
+            found.setdefault(w.id, []).append((w.number, w.verb))
+        outbox.settle(batch, [WriteCode.DONE] * len(batch.writes))
+    assert found == {
+        one.job_id: [(1, Verb.LOG), (2, Verb.LOG), (3, Verb.COMPLETE)],
+        two.job_id: [(1, Verb.LOG)],
+    }
     assert outbox.waiting == (0, 0)
+
+
+def test_writes_of_one_attempt_are_in_one_batch_at_a_time() -> None:
+    """Of two batches under way either may arrive first, so none has writes that follow on the other's."""
+    outbox = make_outbox()
+    one, two = make_attempt(outbox), make_attempt(outbox)
+    for attempt in (one, one, one, two):
+        outbox.put(attempt, Verb.LOG, b"{}")
+    first, second, third = outbox.take(), outbox.take(), outbox.take()
+    assert [(w.id, w.number) for w in first.writes] == [(one.job_id, 1), (one.job_id, 2)]
+    assert [(w.id, w.number) for w in second.writes] == [(two.job_id, 1)]
+    assert third.writes == []
+    outbox.settle(second, [WriteCode.DONE])
+    assert outbox.take().writes == []
+    outbox.settle(first, [WriteCode.DONE] * 2)
+    assert [(w.id, w.number) for w in outbox.take().writes] == [(one.job_id, 3)]
 
 
 def test_batch_is_bounded_in_bytes_but_never_empty() -> None:
@@ -64,7 +81,9 @@ def test_batch_is_bounded_in_bytes_but_never_empty() -> None:
     attempt = make_attempt(outbox)
     outbox.put(attempt, Verb.OUTPUT, b"x" * 500)
     outbox.put(attempt, Verb.OUTPUT, b"y")
-    assert [len(w.data) for w in outbox.take().writes] == [500]
+    batch = outbox.take()
+    assert [len(w.data) for w in batch.writes] == [500]
+    outbox.settle(batch, [WriteCode.DONE])
     assert [len(w.data) for w in outbox.take().writes] == [1]
 
 
@@ -175,7 +194,9 @@ def test_stream_parts_become_one_write_when_their_time_has_come() -> None:
     outbox.join(attempt, "s", "b")
     assert outbox.take().writes == []
     now = 100.05
-    assert [orjson.loads(w.data)["chunk"] for w in outbox.take().writes] == ["ab"]
+    batch = outbox.take()
+    assert [orjson.loads(w.data)["chunk"] for w in batch.writes] == ["ab"]
+    outbox.settle(batch, [WriteCode.DONE])
     outbox.join(attempt, "s", "c")
     outbox.put(attempt, Verb.LOG, b"{}")
     outbox.close(attempt, Verb.COMPLETE, b"null")

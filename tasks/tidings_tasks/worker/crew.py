@@ -24,6 +24,7 @@ from ..usage import rss_bytes
 from .actor_calls import AsyncActorCall, plan_actor_call
 from .calls import AsyncJobCall, SyncJobCall, log_error
 from .execution import AsyncExecution, Execution, SyncExecution
+from .hook_calls import HookCalls
 from .metrics import Metrics
 from .process_execution import ProcessExecution
 from .processes import Processes
@@ -58,6 +59,7 @@ class Crew:
         processes: Processes,
         metrics: Metrics,
         tally: Tally,
+        hooks: HookCalls,
     ) -> None:
         self._options = options
         self._slots = slots
@@ -65,6 +67,7 @@ class Crew:
         self._processes = processes
         self._metrics = metrics
         self._tally = tally
+        self._hooks = hooks
         self._rss_bytes = rss_bytes()
         self._running: dict[_Key, Execution] = {}
         self._strays: set[AsyncExecution] = set()
@@ -116,6 +119,7 @@ class Crew:
             self._running[key] = execution
             self._idle.clear()
             self._metrics.count_start(attempt)
+            self._hooks.tell_started(attempt)
             execution.start()
 
     def tell_stopping(self) -> None:
@@ -139,6 +143,8 @@ class Crew:
                 self.stop(*key, StopReason.CANCELLED)
             if attempt.is_closed and attempt.pending_writes == 0:
                 self._let_go(shard, key)
+                if attempt.verdict is not None and code is not WriteCode.REFUSED:
+                    self._hooks.tell_ended(attempt, attempt.verdict, code)
 
     def renewed(self, shard: int, attempts: Iterable[_Key], codes: Iterable[WriteCode]) -> None:
         """Act on what the store said to the renewal of these leases."""
@@ -207,12 +213,14 @@ class Crew:
         else:
             log_error(attempt, error)
             verdict = judge_error(attempt, error)
+        attempt.verdict = verdict
         attempt.outbox.close(attempt, verdict.verb, verdict.data, verdict.extra)
         self._metrics.refused.labels(verdict.verb.value).inc()
 
     def _on_end(self, execution: Execution, verdict: Verdict) -> None:
         attempt = execution.attempt
         self._running.pop((attempt.job_id, attempt.number), None)
+        attempt.verdict = verdict
         self._metrics.count_end(attempt, verdict)
         self._tally.count(attempt, verdict.verb)
         if isinstance(execution, AsyncExecution) and execution.is_stray:

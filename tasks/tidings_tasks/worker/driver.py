@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
-from time import thread_time_ns
+from time import perf_counter_ns
 from typing import Any, Generic, TypeVar
+
+from ..usage import SHORT_TURN_NS, begin_turn, cpu_of_long_turn
 
 __all__ = ["Driver"]
 
@@ -31,7 +33,7 @@ class Driver(Generic[T]):
         self._is_abandoned = False
         self.is_done = False
         self.cpu_ns = 0
-        """CPU time of the coroutine's steps so far. Taking it costs a step less than 1 µs."""
+        """CPU time of the coroutine's turns so far, as ``usage`` takes it."""
 
     def interrupt(self) -> None:
         """Have the error raised in the coroutine, where it waits. Does nothing once it has ended."""
@@ -57,7 +59,7 @@ class Driver(Generic[T]):
         self._is_asked = False
         try:
             while True:
-                began_ns = thread_time_ns()
+                began_ns = begin_turn()
                 try:
                     if error is None:
                         waits_for = coroutine.send(value)
@@ -68,7 +70,8 @@ class Driver(Generic[T]):
                     result: T = stop.value
                     return result
                 finally:
-                    self.cpu_ns += thread_time_ns() - began_ns
+                    took_ns = perf_counter_ns() - began_ns
+                    self.cpu_ns += took_ns if took_ns < SHORT_TURN_NS else cpu_of_long_turn(took_ns)
                 try:
                     value = yield waits_for
                 except GeneratorExit:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..attempt import ASK_AGAIN_S, Attempt, StopReason
 from ..queue.policy import Verdict, judge_timeout
 from ..store import Verb
-from ..usage import Usage, rss_bytes
+from ..usage import Usage, recent_rss_bytes
 from .calls import AsyncCall, SyncCall
 from .threads import Threads
 
@@ -65,10 +65,7 @@ class Execution:
             timer.cancel()
         attempt = self.attempt
         self._measure()
-        extra = verdict.extra
-        if verdict.verb is Verb.COMPLETE and attempt.usage is not None:
-            extra = attempt.usage.to_json()
-        attempt.outbox.close(attempt, verdict.verb, verdict.data, extra)
+        attempt.outbox.close(attempt, verdict.verb, verdict.data, _with_usage(verdict, attempt.usage))
         self._on_end(self, verdict)
 
     def _measure(self) -> None:
@@ -208,11 +205,22 @@ class SyncExecution(Execution):
             self._end(verdict)
 
 
+def _with_usage(verdict: Verdict, usage: Usage | None) -> str:
+    """Add what was used to a verdict's extra, as ``step.lua`` takes it."""
+    if usage is None:
+        return verdict.extra
+    if verdict.verb is Verb.COMPLETE:
+        return usage.to_json()
+    if verdict.verb in (Verb.FAIL, Verb.RETRY):
+        return f'{verdict.extra[:-1]},"usage":{usage.to_json()}}}'
+    return verdict.extra
+
+
 def _keep_usage(attempt: Attempt, cpu_s: float) -> None:
     peak = attempt.memory_peak_bytes
     # What is shorter than the samples' distance may have made none.
     if attempt.age_s > _SAMPLED_S:
-        peak = max(peak, rss_bytes())
+        peak = max(peak, recent_rss_bytes())
     attempt.usage = Usage(round(cpu_s, 6), peak)
 
 

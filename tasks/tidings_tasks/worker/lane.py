@@ -1,8 +1,9 @@
 """One shard of a worker: commits writes, claims jobs, and listens for wake-ups and cancellations.
 
-One step is under way at a time, so the writes of an attempt arrive in order; what is written meanwhile goes together
-into the next one (group commit). A step that the store did not answer is sent again as it was, with its call number:
-the store knows what it has seen.
+Two steps are under way at a time, so that the store works on one while the process works on what the other brought.
+The outbox keeps the writes of one attempt in one step; what is written meanwhile goes together into the next one
+(group commit). A step that the store did not answer is sent again as it was, with its call number: the store knows
+what it has seen.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _log = logging.getLogger(__name__)
 
 _LISTEN_S = 1.0
 _CLAIM_BATCH = 100
+_STEPS_UNDER_WAY = 2
+_CALLS_KEPT = 8
+"""So many calls of a worker the store remembers: none may be repeated after as many newer ones."""
 _LEAST_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 2.0
 _CANCEL = re.compile(rb"cancel (\S+):(\d+)")
 
@@ -75,6 +79,7 @@ class Lane:
         self._is_woken = False
         self._may_listen = asyncio.Event()
         self._looks = True
+        self._has_plenty = False
         # What the last look could not ask for: any job, or one of these queues.
         self._is_starved = False
         self._full: frozenset[str] = frozenset()
@@ -85,6 +90,7 @@ class Lane:
         self._due_at: float | None = None
         # The store keeps the last call of each worker name, and a name may be used again by the next process.
         self._call = secrets.randbits(48)
+        self._under_way: list[int] = []
         slots.listen(self._on_free_slot)
 
     def stop_claiming(self) -> None:
@@ -100,17 +106,14 @@ class Lane:
 
     async def run(self) -> None:
         """Commit and claim until closed."""
-        while True:
-            self._is_woken = False
-            self._woken.clear()
-            batch = self.outbox.take()
-            is_due = self._due_at is not None and time.monotonic() >= self._due_at
-            if not batch.writes and not self._looks and not is_due:
-                if self._is_closing and self.outbox.is_empty:
-                    break
-                await self._pause()
-                continue
-            await self._commit(batch, looks=self._looks or (is_due and self._is_claiming))
+        name = f"worker: steps of shard {self.shard}"
+        steppers = [asyncio.create_task(self._step_on(), name=name) for _ in range(_STEPS_UNDER_WAY)]
+        try:
+            await asyncio.gather(*steppers)
+        finally:
+            for stepper in steppers:
+                stepper.cancel()
+            await asyncio.gather(*steppers, return_exceptions=True)
 
     async def listen(self) -> None:
         """Wait for the wake tokens of the queues that may start something, while there are free slots."""
@@ -144,9 +147,31 @@ class Lane:
             if letter is not None and (found := _CANCEL.fullmatch(letter[1])) is not None:
                 self._crew.stop(found[1].decode(), int(found[2]), StopReason.CANCELLED)
 
+    async def _step_on(self) -> None:
+        while True:
+            self._is_woken = False
+            self._woken.clear()
+            if self._under_way and self._call - self._under_way[0] >= _CALLS_KEPT - 1:
+                await self._woken.wait()
+                continue
+            batch = self.outbox.take()
+            is_due = self._due_at is not None and time.monotonic() >= self._due_at
+            if not batch.writes and not self._looks and not is_due:
+                if self._is_closing and self.outbox.is_empty:
+                    self._wake()
+                    break
+                await self._pause()
+                continue
+            await self._commit(batch, looks=self._looks or (is_due and self._is_claiming))
+            # What was just claimed begins to run: its first writes, or its last, go into this stepper's next step.
+            await asyncio.sleep(0)
+
     async def _commit(self, batch: Batch, *, looks: bool) -> None:
         held = self._reserve() if looks else None
-        self._looks = False
+        # Where there was plenty, the other step fills what is left, at the same time.
+        self._looks = held is not None and self._has_plenty and held.room > 0 and self._slots.free > 0
+        if self._looks:
+            self._wake()
         reply = await self._step(batch, held)
         due_ms = reply.next_due_ms
         self._due_at = None if due_ms is None else time.monotonic() + due_ms / 1000
@@ -155,6 +180,7 @@ class Lane:
         if held is not None:
             self._turns.serve(reply.claims)
             is_more = self._slots.settle(held, reply.claims)
+            self._has_plenty = is_more and held.room > 0
             self._is_starved = self._slots.free <= 0
             self._full = self._slots.full_queues()
             if self._is_claiming and not self._is_starved:
@@ -170,7 +196,9 @@ class Lane:
         self._is_starved, self._full = False, frozenset()
         if not self._is_claiming or self._slots.free <= 0:
             return self._slots.reserve(0, self._turns.plain)
-        return self._slots.reserve(_CLAIM_BATCH, *self._turns.next())
+        # A part of the slots alone: were all filled by one step, all would be free at the same time, and the other idle.
+        most = min(_CLAIM_BATCH, -(-self._slots.size // _STEPS_UNDER_WAY))
+        return self._slots.reserve(most, *self._turns.next())
 
     async def _listen_again(self) -> None:
         if len(self._full) < len(self._options.queues):
@@ -182,8 +210,10 @@ class Lane:
 
     async def _step(self, batch: Batch, held: Reservation | None) -> StepReply:
         self._call += 1
+        call = self._call
+        self._under_way.append(call)
         command = commands.step(
-            self.shard, worker=self._options.worker, call=self._call, lease_ms=self._options.lease_ms,
+            self.shard, worker=self._options.worker, call=call, lease_ms=self._options.lease_ms,
             writes=batch.writes, wants=held.wants if held else (), most=held.room if held else 0,
         )  # fmt: skip
         backoff_s = _LEAST_BACKOFF_S
@@ -199,6 +229,7 @@ class Lane:
                 await asyncio.sleep(random.uniform(_LEAST_BACKOFF_S, backoff_s))
                 backoff_s = min(_MOST_BACKOFF_S, backoff_s * 2)
                 continue
+            self._under_way.remove(call)
             self._metrics.commit_seconds.observe(time.monotonic() - started)
             if not self.has_store and self.attached.is_set():
                 _log.warning("shard %d has the store again", self.shard)

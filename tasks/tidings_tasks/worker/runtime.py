@@ -27,6 +27,7 @@ from ..settings import Settings
 from ..store import Keyspace, Store, SyncStore
 from .crew import Crew, CrewOptions
 from .health import serve_health
+from .hook_calls import HookCalls
 from .lane import Lane, LaneOptions
 from .leases import LeaseKeeper
 from .metrics import Metrics
@@ -43,6 +44,7 @@ _DRAIN_S = 5.0
 _DISMISS_S = 1.0
 _FAREWELL_S = 1.0
 _SAMPLE_S = 0.5
+_HOOKS_S = 0.3
 
 
 def _now_ms() -> int:
@@ -118,7 +120,10 @@ class Worker:
         options = CrewOptions(registry, self._broker, files, settings.max_result_bytes)
         self._tally = Tally()
         self._processes = Processes(PoolOptions.of(settings, store_url))
-        self._crew = Crew(options, self._slots, self._threads, self._processes, self.metrics, self._tally)
+        self._hooks = HookCalls(settings.hook_timeout_s, self.metrics.count_hook)
+        self._crew = Crew(
+            options, self._slots, self._threads, self._processes, self.metrics, self._tally, self._hooks
+        )
         self._lanes: list[Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[asyncio.Task[None]] = []
@@ -203,6 +208,7 @@ class Worker:
 
     async def _shut_down(self, runs: list[asyncio.Task[None]], hurry: asyncio.Event) -> None:
         crew = self._crew
+        hooks_until = time.monotonic() + self._settings.shutdown_grace_s + _HOOKS_S
         crew.tell_stopping()
         for listener in self._listeners:
             listener.cancel()
@@ -222,6 +228,8 @@ class Worker:
         _, unfinished = await asyncio.wait(runs, timeout=_DRAIN_S)
         if unfinished:
             _log.error("worker %s ends before the store took everything; what ran will run again", self.name)
+        # Only now is the last outcome stored; jobs that ended early leave their hooks the rest of the grace.
+        await self._hooks.aclose(max(_HOOKS_S, hooks_until - time.monotonic()))
         await crew.dismiss(_DISMISS_S)
 
     async def _wait_idle(self, timeout_s: float, hurry: asyncio.Event | None) -> None:
@@ -262,8 +270,8 @@ class Worker:
     def _open_heartbeat(self) -> Heartbeat:
         settings = self._settings
         role = Role(
-            name=self.name, runtime="tidings", profile="", queues=self._queues,
-            concurrency=settings.worker_concurrency, started_ms=_now_ms(),
+            name=self.name, runtime="tidings", profile=settings.profile.name, queues=self._queues,
+            concurrency=settings.profile.concurrency or settings.worker_concurrency, started_ms=_now_ms(),
         )  # fmt: skip
         store = SyncStore(
             self._url, self._keyspace, lease_s=settings.lease_s, timeout_s=settings.store_timeout_s
