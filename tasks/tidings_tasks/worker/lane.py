@@ -193,8 +193,9 @@ class Lane:
     def _reserve(self) -> Reservation:
         # With no slot left, or none wanted, a look still names the queues: it gives back the token that may have been
         # taken from one of them.
-        self._is_starved, self._full = False, frozenset()
-        if not self._is_claiming or self._slots.free <= 0:
+        # What this look cannot ask for, and what is free before it is over.
+        self._is_starved, self._full = self._slots.free <= 0, self._slots.full_queues()
+        if not self._is_claiming or self._is_starved:
             return self._slots.reserve(0, self._turns.plain)
         # A part of the slots alone: were all filled by one step, all would be free at the same time, and the other idle.
         most = min(_CLAIM_BATCH, -(-self._slots.size // _STEPS_UNDER_WAY))

@@ -36,11 +36,13 @@ class Slots:
         self.size = size
         self.free = size
         # A bound that the whole one covers costs nothing on the way.
-        self._free_of = {queue: most for queue, most in (most_of or {}).items() if most < size}
+        self._most_of = {queue: most for queue, most in (most_of or {}).items() if most < size}
+        self._free_of = dict(self._most_of)
+        self._running_of = dict.fromkeys(self._most_of, 0)
         self._listeners: deque[Callable[[str | None], None]] = deque()
 
     def listen(self, on_free: Callable[[str | None], None]) -> None:
-        """Call ``on_free`` whenever a slot is free again, with the queue whose bound it frees, or None."""
+        """Call ``on_free`` whenever a slot is free again, with the queue whose job has ended, or None."""
         self._listeners.append(on_free)
 
     def is_open(self, queue: str) -> bool:
@@ -48,8 +50,9 @@ class Slots:
         return self.free > 0 and self._free_of.get(queue, 1) > 0
 
     def full_queues(self) -> frozenset[str]:
-        """The queues of which no more may start, whatever is free."""
-        return frozenset(queue for queue, free in self._free_of.items() if free <= 0)
+        """The queues of which as many jobs run as may. What is only reserved will be told within a call of the store."""
+        most_of = self._most_of
+        return frozenset(queue for queue, running in self._running_of.items() if running >= most_of[queue])
 
     def reserve(self, most: int, order: Iterable[str], singles: int = 0) -> Reservation:
         """Take what is free, up to ``most``, for the queues in this order; of the first ``singles`` one job each.
@@ -75,19 +78,16 @@ class Slots:
             found[claim.queue] = found.get(claim.queue, 0) + 1
         was_full, unused = self.free <= 0, held.room - len(claims)
         self.free += unused
-        opened: list[str | None] = [None] if was_full and unused else []
         is_more = not unused
         for queue, wanted in held.wants:
             started = found.get(queue, 0)
-            free = self._free_of.get(queue)
-            if free is not None:
-                self._free_of[queue] = free + wanted - started
-                if free <= 0 < wanted - started:
-                    opened.append(queue)
+            if queue in self._free_of:
+                self._free_of[queue] += wanted - started
+                self._running_of[queue] += started
             # All that was asked for is there: of a queue that may start more, there may be more.
-            is_more = is_more or (started == wanted < held.room and self.is_open(queue))
-        for queue_opened in opened:
-            self._tell(queue_opened)
+            is_more = is_more or (0 < started == wanted < held.room and self.is_open(queue))
+        if was_full and unused:
+            self._tell(None)
         return is_more and self.free > 0
 
     def give_back(self, queue: str) -> None:
@@ -95,6 +95,7 @@ class Slots:
         self.free += 1
         if queue in self._free_of:
             self._free_of[queue] += 1
+            self._running_of[queue] -= 1
         self._tell(queue)
 
     def _tell(self, queue: str | None) -> None:
