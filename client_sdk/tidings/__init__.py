@@ -10,9 +10,8 @@ if TYPE_CHECKING:
     from .documents import report_input_from_file
     from .policy import Backoff, WatchPolicy
     from .protocol import errors
-    from .protocol.bulk import CancelJobs, CancelledJobs
     from .protocol.events import Event
-    from .protocol.models import FileInfo, Job, JobPage, JobStats, JobStatus, JobTypeInfo, SubmitJob
+    from .protocol.models import FileInfo, Job, JobPage, JobStats, JobStatus, JobTypeInfo
     from .protocol.states import EventKind, JobState
     from .sync import SyncClient, SyncWatch
     from .transport import ConnectionState
@@ -23,8 +22,6 @@ __version__ = "0.1.0"
 # Loaded on first use: the server and the workers import `tidings.protocol` alone and need no HTTP client.
 _HOME = {
     "Backoff": "policy",
-    "CancelJobs": "protocol.bulk",
-    "CancelledJobs": "protocol.bulk",
     "Client": "client",
     "ConnectionState": "transport",
     "Event": "protocol.events",
@@ -38,7 +35,6 @@ _HOME = {
     "JobTypeInfo": "protocol.models",
     "Reset": "cursor",
     "Snapshot": "cursor",
-    "SubmitJob": "protocol.models",
     "SyncClient": "sync",
     "SyncWatch": "sync",
     "Watch": "watching",
@@ -50,8 +46,6 @@ _HOME = {
 
 __all__ = [
     "Backoff",
-    "CancelJobs",
-    "CancelledJobs",
     "Client",
     "ConnectionState",
     "Event",
@@ -65,7 +59,6 @@ __all__ = [
     "JobTypeInfo",
     "Reset",
     "Snapshot",
-    "SubmitJob",
     "SyncClient",
     "SyncWatch",
     "Watch",

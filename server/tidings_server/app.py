@@ -12,6 +12,7 @@ from aiohttp import web
 from tidings.protocol.errors import StoreUnavailable
 from tidings_tasks.files import FileStore
 from tidings_tasks.registry import Registry
+from tidings_tasks.schedules.scheduler import Scheduler
 from tidings_tasks.settings import Settings
 from tidings_tasks.store import Keyspace, Store
 
@@ -128,7 +129,15 @@ def build_app(
     app.on_response_prepare.append(add_cors_headers)
     # Begun in this order and ended in the opposite one: who uses the store ends before it.
     app.cleanup_ctx.extend(
-        [_keep_files(files), _keep_store, _keep_relay, _keep_upkeep, _keep_gateway, _keep_intake]
+        [
+            _keep_files(files),
+            _keep_store,
+            _keep_relay,
+            _keep_upkeep,
+            _keep_schedules,
+            _keep_gateway,
+            _keep_intake,
+        ]
     )
     app.on_shutdown.append(_drain)
     return app
@@ -221,6 +230,15 @@ async def _keep_upkeep(app: web.Application) -> AsyncIterator[None]:
     app[UPKEEP].start()
     yield
     await app[UPKEEP].aclose()
+
+
+async def _keep_schedules(app: web.Application) -> AsyncIterator[None]:
+    # Workers fire schedules too. The server does for those whose workers are run by the stock `dramatiq` command.
+    scheduler = Scheduler(app[STORE], app[REGISTRY], app[SETTINGS].queues)
+    task = asyncio.create_task(scheduler.run(), name="schedules")
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _keep_gateway(app: web.Application) -> AsyncIterator[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .context import JobContext, SyncJobContext, current_job
-from .hooks import JobInfo, on_cancelled, on_completed, on_failed, on_retrying, on_started
 from .outcomes import Fail, JobCancelled, JobHandedBack, JobLost, JobStopped, JobTimedOut, Retry
 from .registry import job
 
@@ -17,7 +16,6 @@ __all__ = [
     "JobCancelled",
     "JobContext",
     "JobHandedBack",
-    "JobInfo",
     "JobLost",
     "JobStopped",
     "JobTimedOut",
@@ -26,11 +24,6 @@ __all__ = [
     "connect",
     "current_job",
     "job",
-    "on_cancelled",
-    "on_completed",
-    "on_failed",
-    "on_retrying",
-    "on_started",
 ]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -19,8 +20,9 @@ from tidings.protocol.errors import TidingsError
 from .embedded import EmbeddedStoreError, EmbeddedValkey, find_binary
 from .job_modules import import_job_modules
 from .queue.queues import BUILT_IN_POLICIES
+from .schedules.declared import check_declared
 from .settings import Settings, SettingsError
-from .store import Keyspace, Store
+from .store import Keyspace, Store, iso_time
 
 __all__ = ["Finding", "check_all", "explain_settings"]
 
@@ -45,6 +47,7 @@ async def check_all(settings: Settings) -> list[Finding]:
         _check_data_dir(settings),
         *_check_jobs(settings),
         *_tell_queues(settings),
+        *_check_schedules(settings),
     ]
     if settings.store_url is not None:
         return [*findings, *await _check_store(settings, settings.store_url)]
@@ -141,6 +144,28 @@ def _tell_queues(settings: Settings) -> list[Finding]:
         rule = settings.dependencies[name]
         text = f"opens for {rule.open_s:g} s after {rule.failures} failures within {rule.within_s:g} s"
         found.append(Finding(f"dependency {name}", "ok", text))
+    return found
+
+
+def _check_schedules(settings: Settings) -> list[Finding]:
+    """Tell when each declared schedule is due, and whether its input suits its job type."""
+    found = []
+    try:
+        registry = import_job_modules(settings.jobs)
+        keyspace = Keyspace(settings.key_prefix, settings.shards)
+        warnings = check_declared(settings.schedules, registry, settings.queues, keyspace)
+        fix = "name the module that registers the type in TIDINGS_JOBS"
+        found = [
+            Finding(text.partition(":")[0], "warning", text.partition(": ")[2], fix) for text in warnings
+        ]
+    except SettingsError as error:
+        if not any(entry.field.startswith("schedules.") for entry in error.errors):
+            return []  # the modules, which were told of
+        return explain_settings(error)
+    for name, schedule in settings.schedules.items():
+        due_ms = schedule.timing.next_after(time.time_ns() // 1_000_000)
+        text = "never" if due_ms is None else iso_time(due_ms)
+        found.append(Finding(f"schedule {name}", "ok", f"{schedule.type}, due next {text}"))
     return found
 
 

@@ -18,6 +18,7 @@ from tidings.protocol.errors import FieldError
 from .queue.dependencies import Dependency
 from .queue.profiles import Profile
 from .queue.queues import QueuePolicy
+from .schedules.schedule import Schedule
 
 __all__ = ["SECTIONS", "Declared", "read_declared"]
 
@@ -28,6 +29,7 @@ _FIELDS: Mapping[str, Iterable[str]] = {
     "queues": QueuePolicy.model_fields,
     "profiles": Profile.model_fields,
     "dependencies": Dependency.model_fields,
+    "schedules": Schedule.model_fields,
 }
 _MAX_FILE_BYTES = 1_048_576
 

@@ -31,6 +31,7 @@ from .environment import SettingsError, read_environment
 from .queue.dependencies import Dependency, overlay_dependencies
 from .queue.profiles import Profile, overlay_profiles
 from .queue.queues import QueuePolicy, overlay_queues
+from .schedules.schedule import Schedule, overlay_schedules
 
 __all__ = ["BARE_NAMES", "CLIENT_NAMES", "MIN_SECRET_CHARS", "Settings", "SettingsError", "load_settings"]
 
@@ -155,9 +156,6 @@ class Settings(BaseModel):
     worker_process_rss_mib: int | None = Field(
         None, ge=16, le=1_048_576, description="Replace such a process after a job that left it larger, MiB."
     )
-    hook_timeout_s: float = Field(
-        10.0, gt=0, le=300, description="How long a hook of a job author may take, seconds."
-    )
     worker_port: int | None = Field(
         None, ge=0, le=65535, description="Serve the worker's health and metrics on this port."
     )
@@ -187,7 +185,9 @@ class Settings(BaseModel):
     dependencies: Mapping[str, Dependency] = Field(
         {}, description="When the circuits of named dependencies open; see below."
     )
-    schedules: Mapping[str, Any] = Field({}, description="Jobs that are submitted by the clock; see below.")
+    schedules: Mapping[str, Schedule] = Field(
+        {}, description="Jobs that are submitted by the clock; see below."
+    )
 
     @field_validator("queues", mode="before")
     @classmethod
@@ -209,6 +209,11 @@ class Settings(BaseModel):
     @classmethod
     def _named_dependencies(cls, value: Any) -> Any:
         return overlay_dependencies(value) if isinstance(value, Mapping) else value
+
+    @field_validator("schedules", mode="before")
+    @classmethod
+    def _named_schedules(cls, value: Any) -> Any:
+        return overlay_schedules(value) if isinstance(value, Mapping) else value
 
     @field_validator("jobs", "cors_origins", mode="before")
     @classmethod

@@ -11,13 +11,10 @@ import typer
 
 from .. import __version__
 from ..protocol.errors import TidingsError
-from . import cancelling, dead, floors, jobs, outcomes, queues, submitting, top
+from . import floors, jobs, outcomes
 from .messages import describe, one_line
 
-__all__ = ["CLIENT_COMMANDS", "main"]
-
-_CLIENT = (submitting, jobs, cancelling, outcomes, queues, dead, top)
-CLIENT_COMMANDS = frozenset(name for group in _CLIENT for name in group.COMMANDS)
+__all__ = ["main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -81,10 +78,10 @@ def _app(command: str) -> typer.Typer:
     ) -> None:
         """Run background jobs and follow them live."""
 
-    for group in _CLIENT:
-        group.register(app)
+    jobs.register(app)
+    outcomes.register(app)
     # A client command must not wait for a server's imports.
-    if command not in CLIENT_COMMANDS:
+    if command not in jobs.COMMANDS | outcomes.COMMANDS:
         floors.register(app)
     return app
 

@@ -8,11 +8,13 @@ TidingsError
 ├── Forbidden                403 forbidden
 ├── NotFound                 404 not_found
 │   ├── JobNotFound          404 job_not_found
-│   └── FileMissing          404 file_not_found
+│   ├── FileMissing          404 file_not_found
+│   └── ScheduleMissing      404 schedule_not_found
 ├── MethodNotAllowed         405 method_not_allowed
 ├── NotAcceptable            406 not_acceptable
 ├── IllegalState             409 illegal_state
-│   └── IdempotencyInFlight  409 idempotency_in_flight
+│   ├── IdempotencyInFlight  409 idempotency_in_flight
+│   └── ScheduleConflict     409 schedule_conflict
 ├── PayloadTooLarge          413 payload_too_large
 ├── UnsupportedMediaType     415 unsupported_media_type
 ├── InvalidInput             422 invalid_input
@@ -23,7 +25,6 @@ TidingsError
 ├── InternalError            500 internal_error
 ├── StoreUnavailable         503 store_unavailable  (temporary)
 ├── ServerDraining           503 server_draining    (temporary)
-├── QueueDraining            503 queue_draining     (temporary)
 ├── ConnectionLost           –   connection_lost    (temporary; client side only)
 └── JobFailed, JobWasCancelled   client side only: what ``result()`` raises
 """
@@ -54,9 +55,10 @@ __all__ = [
     "NotFound",
     "PayloadTooLarge",
     "Problem",
-    "QueueDraining",
     "QueueFull",
     "RateLimited",
+    "ScheduleConflict",
+    "ScheduleMissing",
     "ServerDraining",
     "StoreUnavailable",
     "TidingsError",
@@ -166,6 +168,10 @@ class FileMissing(NotFound):
     code, title = "file_not_found", "There is no such file"
 
 
+class ScheduleMissing(NotFound):
+    code, title = "schedule_not_found", "There is no such schedule"
+
+
 class MethodNotAllowed(TidingsError):
     code, status, title = "method_not_allowed", 405, "This method is not allowed here"
 
@@ -180,6 +186,10 @@ class IllegalState(TidingsError):
 
 class IdempotencyInFlight(IllegalState):
     code, title = "idempotency_in_flight", "A request with this Idempotency-Key is still being handled"
+
+
+class ScheduleConflict(IllegalState):
+    code, title = "schedule_conflict", "The schedule does not allow this"
 
 
 class PayloadTooLarge(TidingsError):
@@ -220,10 +230,6 @@ class StoreUnavailable(TidingsError):
 
 class ServerDraining(TidingsError):
     code, status, title, temporary = "server_draining", 503, "This server is shutting down", True
-
-
-class QueueDraining(TidingsError):
-    code, status, title, temporary = "queue_draining", 503, "The queue takes no new jobs now", True
 
 
 class ConnectionLost(TidingsError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Self
@@ -14,7 +15,7 @@ from ..store import Tenant
 from .cron import Cron
 from .timing import Interval, Timing, find_zone
 
-__all__ = ["CatchUp", "Overlap", "Schedule", "ScheduleFields", "ScheduleName"]
+__all__ = ["CatchUp", "Overlap", "Schedule", "ScheduleFields", "ScheduleName", "overlay_schedules"]
 
 _YEAR_S = 366 * 86_400
 _DAY_S = 86_400
@@ -139,3 +140,11 @@ class Schedule(ScheduleFields):
     """A schedule. Its name is unique in an installation."""
 
     name: ScheduleName = Field(examples=["nightly-report"])
+
+
+def overlay_schedules(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Name each declared schedule; not validated yet."""
+    return {
+        name: {"name": name, **fields} if isinstance(fields, Mapping) else fields
+        for name, fields in declared.items()
+    }

@@ -21,18 +21,18 @@ from ..files import FileStore
 from ..heartbeat import Heartbeat, Role, Tally
 from ..job_log import job_logging
 from ..queue.broker import installed_broker
-from ..queue.queues import order_queues, policy_of
+from ..queue.queues import order_queues
 from ..registry import REGISTRY, Registry
+from ..schedules.declared import check_declared
+from ..schedules.scheduler import Scheduler
 from ..settings import Settings
 from ..store import Keyspace, Store, SyncStore
-from .crew import Crew, CrewOptions
+from .crew import Crew, CrewOptions, Slots
 from .health import serve_health
-from .hook_calls import HookCalls
 from .lane import Lane, LaneOptions
 from .leases import LeaseKeeper
 from .metrics import Metrics
 from .processes import PoolOptions, Processes
-from .slots import Slots
 from .threads import Threads
 
 __all__ = ["Worker", "WorkerExhausted", "run_worker", "worker_name"]
@@ -44,7 +44,6 @@ _DRAIN_S = 5.0
 _DISMISS_S = 1.0
 _FAREWELL_S = 1.0
 _SAMPLE_S = 0.5
-_HOOKS_S = 0.3
 
 
 def _now_ms() -> int:
@@ -85,6 +84,7 @@ async def run_worker(
         ready: called once the first claim is possible.
 
     Raises:
+        SettingsError: the input of a declared schedule is not valid.
         StoreMismatch: the store belongs to another installation.
         WorkerExhausted: too many functions are stuck; the other jobs were handed back.
     """
@@ -111,19 +111,14 @@ class Worker:
         every = {*settings.queues, *registry.queues, *self._broker.get_declared_queues()}
         self._queues = order_queues(every if chosen is None else chosen, settings.queues)
         self._exhausted = asyncio.Event()
-        self._slots = Slots(
-            settings.profile.concurrency or settings.worker_concurrency,
-            {queue: policy_of(settings.queues, queue).concurrency for queue in self._queues},
-        )
+        self._slots = Slots(settings.profile.concurrency or settings.worker_concurrency)
         self._threads = Threads(settings.worker_threads, self._exhausted.set)
         files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
         options = CrewOptions(registry, self._broker, files, settings.max_result_bytes)
         self._tally = Tally()
         self._processes = Processes(PoolOptions.of(settings, store_url))
-        self._hooks = HookCalls(settings.hook_timeout_s, self.metrics.count_hook)
-        self._crew = Crew(
-            options, self._slots, self._threads, self._processes, self.metrics, self._tally, self._hooks
-        )
+        self._crew = Crew(options, self._slots, self._threads, self._processes, self.metrics, self._tally)
+        check_declared(settings.schedules, registry, settings.queues, self._keyspace)
         self._lanes: list[Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[asyncio.Task[None]] = []
@@ -153,6 +148,7 @@ class Worker:
             for lane in self._lanes:
                 self._listeners.append(self._task(lane.listen(), "listen", lane))
                 self._task(lane.hear(), "hear", lane)
+            self._listeners.append(self._task(self._make_scheduler(store).run(), "schedules"))
             ends = [
                 *self._tasks,
                 self._task(stop.wait(), "stop"),
@@ -208,7 +204,6 @@ class Worker:
 
     async def _shut_down(self, runs: list[asyncio.Task[None]], hurry: asyncio.Event) -> None:
         crew = self._crew
-        hooks_until = time.monotonic() + self._settings.shutdown_grace_s + _HOOKS_S
         crew.tell_stopping()
         for listener in self._listeners:
             listener.cancel()
@@ -228,8 +223,6 @@ class Worker:
         _, unfinished = await asyncio.wait(runs, timeout=_DRAIN_S)
         if unfinished:
             _log.error("worker %s ends before the store took everything; what ran will run again", self.name)
-        # Only now is the last outcome stored; jobs that ended early leave their hooks the rest of the grace.
-        await self._hooks.aclose(max(_HOOKS_S, hooks_until - time.monotonic()))
         await crew.dismiss(_DISMISS_S)
 
     async def _wait_idle(self, timeout_s: float, hurry: asyncio.Event | None) -> None:
@@ -255,7 +248,7 @@ class Worker:
             self._keyspace,
             lease_s=settings.lease_s,
             timeout_s=settings.store_timeout_s,
-            max_connections=3 * self._keyspace.shards + 4,
+            max_connections=4 * self._keyspace.shards + 4,
         )
 
     def _open_leases(self) -> LeaseKeeper:
@@ -270,8 +263,8 @@ class Worker:
     def _open_heartbeat(self) -> Heartbeat:
         settings = self._settings
         role = Role(
-            name=self.name, runtime="tidings", profile=settings.profile.name, queues=self._queues,
-            concurrency=settings.profile.concurrency or settings.worker_concurrency, started_ms=_now_ms(),
+            name=self.name, runtime="tidings", profile="", queues=self._queues,
+            concurrency=settings.worker_concurrency, started_ms=_now_ms(),
         )  # fmt: skip
         store = SyncStore(
             self._url, self._keyspace, lease_s=settings.lease_s, timeout_s=settings.store_timeout_s
@@ -288,11 +281,14 @@ class Worker:
             self._crew.sample_memory()
             await asyncio.sleep(_SAMPLE_S)
 
+    def _make_scheduler(self, store: Store) -> Scheduler:
+        settings = self._settings
+        return Scheduler(store, self._registry, settings.queues, declared=settings.schedules)
+
     def _open_lanes(self, store: Store) -> None:
         options = LaneOptions(
             worker=self.name,
             queues=self._queues,
-            policies=self._settings.queues,
             lease_ms=round(self._settings.lease_s * 1000),
             max_event_bytes=self._settings.max_event_bytes,
         )
