@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shutil
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.worker_processes import dramatiq_process
 from tests.support.node import Node
 from tests.support.stack import LiveStack
-from tests.support.timing import scaled
+from tests.support.timing import eventually_sync, scaled
 
 pytestmark = pytest.mark.acceptance
 
@@ -129,3 +131,43 @@ def test_what_goes_wrong_at_the_start_is_one_line(
             (line,) = ended.stderr.splitlines()
             assert line.startswith("error: ")
             assert reason in line
+
+
+def test_a_dramatiq_app_is_followed_live(stack: LiveStack) -> None:
+    """The stock command runs it, the SDK's ``tidings watch`` shows each step, and the pipeline's next job is the same owner's."""
+    app = EXAMPLES / "dramatiq_app"
+    environ = os.environ | {
+        "REDIS_URL": f"unix://{stack.data_dir / 'valkey' / 'valkey.sock'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    with dramatiq_process("invoices", environ=environ, cwd=app):
+        sent = subprocess.run(
+            [sys.executable, "send.py", "alice"], cwd=app, env=environ, capture_output=True, text=True,
+            timeout=scaled(60), check=False,
+        )  # fmt: skip
+        assert sent.returncode == 0, sent.stderr
+        lines = tidings(stack, "watch", sent.stdout.strip(), "--json")
+        events = [json.loads(line) for line in lines.splitlines()]
+        progress = [event["data"]["current"] for event in events if event.get("kind") == "progress"]
+        assert progress[-1] == 5
+        assert progress == sorted(progress)
+        assert (events[-1]["kind"], events[-1]["data"]["result"]) == ("completed", 8)
+
+        def mailed() -> bool:
+            return '"mail"' in tidings(stack, "jobs", "--json")
+
+        assert eventually_sync(mailed, 30)
+
+
+def test_the_dramatiq_apps_readme_shows_what_changes() -> None:
+    """Its diff is the one between the two files."""
+    app = EXAMPLES / "dramatiq_app"
+    before, after = (app / "before" / "invoices.py").read_text(), (app / "invoices.py").read_text()
+    changed = [
+        line
+        for line in difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
+        if line[:1] in "+-" and line[:3] not in ("+++", "---")
+    ]
+    shown = (app / "README.md").read_text().split("```diff\n")[1].split("```")[0].splitlines()
+    assert [line for line in shown if line[:1] in "+-"] == changed
+    assert sum(line.startswith("-") for line in changed) == 3
