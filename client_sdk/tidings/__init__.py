@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from .documents import report_input_from_file
     from .policy import Backoff, WatchPolicy
     from .protocol import errors
+    from .protocol.bulk import CancelJobs, CancelledJobs
     from .protocol.events import Event
-    from .protocol.models import FileInfo, Job, JobPage, JobStats, JobStatus, JobTypeInfo
+    from .protocol.models import FileInfo, Job, JobPage, JobStats, JobStatus, JobTypeInfo, SubmitJob
     from .protocol.states import EventKind, JobState
     from .sync import SyncClient, SyncWatch
     from .transport import ConnectionState
@@ -22,6 +23,8 @@ __version__ = "0.1.0"
 # Loaded on first use: the server and the workers import `tidings.protocol` alone and need no HTTP client.
 _HOME = {
     "Backoff": "policy",
+    "CancelJobs": "protocol.bulk",
+    "CancelledJobs": "protocol.bulk",
     "Client": "client",
     "ConnectionState": "transport",
     "Event": "protocol.events",
@@ -35,6 +38,7 @@ _HOME = {
     "JobTypeInfo": "protocol.models",
     "Reset": "cursor",
     "Snapshot": "cursor",
+    "SubmitJob": "protocol.models",
     "SyncClient": "sync",
     "SyncWatch": "sync",
     "Watch": "watching",
@@ -46,6 +50,8 @@ _HOME = {
 
 __all__ = [
     "Backoff",
+    "CancelJobs",
+    "CancelledJobs",
     "Client",
     "ConnectionState",
     "Event",
@@ -59,6 +65,7 @@ __all__ = [
     "JobTypeInfo",
     "Reset",
     "Snapshot",
+    "SubmitJob",
     "SyncClient",
     "SyncWatch",
     "Watch",

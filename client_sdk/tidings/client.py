@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from .admin import Admin
 from .cursor import Cursor, Snapshot
 from .files import download, download_to, upload
 from .http import Http, base_url, read_answer
+from .many import cancel_jobs, submit_many
 from .policy import WatchPolicy
-from .protocol.errors import FieldError, InvalidInput, JobFailed, JobNotFound, JobWasCancelled
+from .protocol.bulk import CancelJobs, CancelledJobs
+from .protocol.errors import JobFailed, JobNotFound, JobWasCancelled
 from .protocol.ids import is_job_id
 from .protocol.models import FileInfo, Job, JobPage, JobStats, JobStatus, JobTypeInfo, SubmitJob
 from .protocol.states import EventKind, JobState
+from .submitting import body_of, change_of
 from .tokens import Token, TokenSource
 from .transport import ConnectionState
 from .transport.longpoll import LongPoll
@@ -38,7 +42,7 @@ class Client:
 
     Use it as ``async with Client(url, token) as client``, or call `close()` when done: it holds connections. It
     belongs to the event loop it is first used on; many tasks may use it at once. All its watches share one
-    Socket.IO connection.
+    Socket.IO connection. ``admin`` has the operator's calls.
 
     Args:
         url: Of the server, such as ``http://127.0.0.1:8000``; a path in it is a prefix.
@@ -69,6 +73,7 @@ class Client:
             retries=retries,
             backoff=self._policy.backoff,
         )
+        self.admin = Admin(self._http)
         self._socket = SocketIo(self._http, self._policy)
         self._transports = (
             self._socket,
@@ -100,6 +105,12 @@ class Client:
         delay_s: float | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        concurrency_key: str | None = None,
+        expires_at: datetime | None = None,
+        expires_in_s: float | None = None,
+        dedup_key: str | None = None,
+        dedup_ttl_s: float | None = None,
+        debounce: bool = False,
         idempotency_key: str | None = None,
     ) -> Job:
         """Submit a job and return it as the server has stored it.
@@ -107,25 +118,32 @@ class Client:
         A reply that got lost does not make a second job: the request is repeated under one Idempotency-Key,
         the given one or a random one.
 
+        Args:
+            concurrency_key: Of the owner's jobs with this key only so many run at once as the type says, usually one.
+            expires_at: Not begun by then, the job fails as ``expired``; or give ``expires_in_s``.
+            dedup_key: While a job with this key is open, or for ``dedup_ttl_s``, it is returned instead of a new one.
+            debounce: Such a repeat also replaces the input and moves the due time of the job that waits.
+
         Raises:
             InvalidInput: with one entry a field in ``errors``; also when the fault is found before sending.
             TidingsError: `UnknownJobType`, `RateLimited`, `QueueFull`, `StoreUnavailable`, `ConnectionLost` …
         """
-        given = input.model_dump(mode="json") if isinstance(input, BaseModel) else dict(input or {})
-        try:
-            job = SubmitJob(
-                type=type,
-                input=given,
-                queue=queue,
-                priority=priority,
-                run_at=run_at,
-                delay_s=delay_s,
-                tags=list(tags),
-                metadata=dict(metadata or {}),
-            )
-            body = job.model_dump(mode="json", exclude_defaults=True)
-        except ValidationError as error:
-            raise _invalid(error) from error
+        body = body_of(
+            type,
+            input,
+            queue=queue,
+            priority=priority,
+            run_at=run_at,
+            delay_s=delay_s,
+            tags=tags,
+            metadata=metadata,
+            concurrency_key=concurrency_key,
+            expires_at=expires_at,
+            expires_in_s=expires_in_s,
+            dedup_key=dedup_key,
+            dedup_ttl_s=dedup_ttl_s,
+            debounce=debounce,
+        )
         answer = await self._http.call(
             "POST",
             "api/jobs",
@@ -134,6 +152,20 @@ class Client:
             repeatable=True,
         )
         return read_answer(Job, answer)
+
+    async def submit_many(
+        self, jobs: Iterable[SubmitJob | Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> list[Job]:
+        """Submit 1 to 1,000 jobs, all or none, and return them in the order given.
+
+        Args:
+            jobs: Each a `SubmitJob` or a dict of its fields, as `POST /api/jobs` takes them.
+            idempotency_key: Of the whole batch; as for `submit`.
+
+        Raises:
+            InvalidInput: fields are named like ``jobs.17.input.steps``; and what `submit` raises.
+        """
+        return await submit_many(self._http, jobs, idempotency_key)
 
     async def get(self, job_id: str) -> Job:
         """Return the whole job. Raises `JobNotFound`, also for a job of somebody else."""
@@ -225,6 +257,29 @@ class Client:
         body = None if reason is None else {"reason": reason}
         return read_answer(Job, await self._http.call("POST", f"{_job_path(job_id)}/cancel", body=body))
 
+    async def cancel_jobs(self, wanted: CancelJobs) -> CancelledJobs:
+        """Cancel one's own open jobs by filter, in as many calls as it takes, and return the sums.
+
+        `CancelJobs` says what is meant: filters that must all hold, or ``all=True``; with ``dry_run`` it only counts.
+        """
+        return await cancel_jobs(self._http, wanted)
+
+    async def change(
+        self,
+        job_id: str,
+        *,
+        priority: int | None = None,
+        run_at: datetime | None = None,
+        delay_s: float | None = None,
+    ) -> Job:
+        """Change a waiting job's priority, its due time, or both.
+
+        Raises:
+            IllegalState: it runs, or has ended.
+        """
+        body = change_of(priority=priority, run_at=run_at, delay_s=delay_s)
+        return read_answer(Job, await self._http.call("PATCH", _job_path(job_id), body=body, repeatable=True))
+
     async def retry(self, job_id: str) -> Job:
         """Submit a failed or cancelled job again and return the new one, whose ``retry_of`` is ``job_id``.
 
@@ -298,11 +353,8 @@ class Client:
             raise JobWasCancelled(job.id)
         if job.result_ref is None:
             return job.result
-        return (
-            await self._http.call(
-                "GET", f"{_job_path(job.id)}/result", headers={"Accept": "application/json"}
-            )
-        ).json()
+        accept = {"Accept": "application/json"}
+        return (await self._http.call("GET", f"{_job_path(job.id)}/result", headers=accept)).json()
 
     async def upload(
         self, source: Path | str | bytes, *, name: str | None = None, media_type: str | None = None
@@ -345,15 +397,3 @@ def _job_path(job_id: str) -> str:
     if not is_job_id(job_id):
         raise JobNotFound(f"{job_id[:80]!r} is not a job id")
     return f"api/jobs/{job_id}"
-
-
-def _invalid(error: ValidationError) -> InvalidInput:
-    faults = [
-        FieldError(
-            field=".".join(map(str, fault["loc"])) or "job",
-            code=fault["type"],
-            message=fault["msg"].removeprefix("Value error, "),
-        )
-        for fault in error.errors(include_url=False, include_input=False)
-    ]
-    return InvalidInput("; ".join(f"{fault.field}: {fault.message}" for fault in faults), errors=faults)

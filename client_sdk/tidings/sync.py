@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -10,11 +10,13 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
 
+from .admin import SyncAdmin
 from .client import Client
 from .cursor import WatchItem
 from .loop_thread import LoopThread
 from .policy import WatchPolicy
-from .protocol.models import FileInfo, Job, JobPage, JobStats, JobStatus, JobTypeInfo
+from .protocol.bulk import CancelJobs, CancelledJobs
+from .protocol.models import FileInfo, Job, JobPage, JobStats, JobStatus, JobTypeInfo, SubmitJob
 from .protocol.states import JobState
 from .tokens import Token
 from .transport import ConnectionState
@@ -43,6 +45,7 @@ class SyncClient:
     ) -> None:
         self._client = Client(url, token, timeout_s=timeout_s, retries=retries, watch_policy=watch_policy)
         self._thread = LoopThread("tidings-client")
+        self.admin = SyncAdmin(self._client.admin, self._thread)
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -73,6 +76,12 @@ class SyncClient:
         delay_s: float | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        concurrency_key: str | None = None,
+        expires_at: datetime | None = None,
+        expires_in_s: float | None = None,
+        dedup_key: str | None = None,
+        dedup_ttl_s: float | None = None,
+        debounce: bool = False,
         idempotency_key: str | None = None,
     ) -> Job:
         """See `Client.submit`."""
@@ -86,9 +95,21 @@ class SyncClient:
                 delay_s=delay_s,
                 tags=tags,
                 metadata=metadata,
+                concurrency_key=concurrency_key,
+                expires_at=expires_at,
+                expires_in_s=expires_in_s,
+                dedup_key=dedup_key,
+                dedup_ttl_s=dedup_ttl_s,
+                debounce=debounce,
                 idempotency_key=idempotency_key,
             )
         )
+
+    def submit_many(
+        self, jobs: Iterable[SubmitJob | Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> list[Job]:
+        """See `Client.submit_many`."""
+        return self._thread.run(self._client.submit_many(jobs, idempotency_key=idempotency_key))
 
     def get(self, job_id: str) -> Job:
         """See `Client.get`."""
@@ -144,6 +165,23 @@ class SyncClient:
     def cancel(self, job_id: str, *, reason: str | None = None) -> Job:
         """See `Client.cancel`."""
         return self._thread.run(self._client.cancel(job_id, reason=reason))
+
+    def cancel_jobs(self, wanted: CancelJobs) -> CancelledJobs:
+        """See `Client.cancel_jobs`."""
+        return self._thread.run(self._client.cancel_jobs(wanted))
+
+    def change(
+        self,
+        job_id: str,
+        *,
+        priority: int | None = None,
+        run_at: datetime | None = None,
+        delay_s: float | None = None,
+    ) -> Job:
+        """See `Client.change`."""
+        return self._thread.run(
+            self._client.change(job_id, priority=priority, run_at=run_at, delay_s=delay_s)
+        )
 
     def retry(self, job_id: str) -> Job:
         """See `Client.retry`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .context import JobContext, SyncJobContext, current_job
+from .hooks import JobInfo, on_cancelled, on_completed, on_failed, on_retrying, on_started
 from .outcomes import Fail, JobCancelled, JobHandedBack, JobLost, JobStopped, JobTimedOut, Retry
 from .registry import job
 
@@ -16,6 +17,7 @@ __all__ = [
     "JobCancelled",
     "JobContext",
     "JobHandedBack",
+    "JobInfo",
     "JobLost",
     "JobStopped",
     "JobTimedOut",
@@ -24,6 +26,11 @@ __all__ = [
     "connect",
     "current_job",
     "job",
+    "on_cancelled",
+    "on_completed",
+    "on_failed",
+    "on_retrying",
+    "on_started",
 ]
 
 

@@ -14,6 +14,7 @@ from .store import Claim
 if TYPE_CHECKING:
     from .files import FileStore
     from .outbox import Entry, Outbox
+    from .queue.policy import Verdict
     from .usage import Usage
 
 __all__ = ["ASK_AGAIN_S", "Attempt", "StopReason"]
@@ -73,6 +74,8 @@ class Attempt:
         self.pending_bytes = 0
         self.usage: Usage | None = None
         """What it used, once that is known: when its function has ended."""
+        self.verdict: Verdict | None = None
+        """How it ended, once it has."""
         self.memory_peak_bytes = 0
         self._began_at = time.monotonic()
         self._told_at: float | None = None

@@ -196,6 +196,12 @@ class JobType(Generic[InputT, ResultT]):
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str = "",
+        concurrency_key: str = "",
+        dedup_key: str = "",
+        dedup_ttl_s: float | None = None,
+        debounce: bool = False,
+        expires_at: datetime | None = None,
+        expires_in_s: float | None = None,
     ) -> str:
         """Put a job into its queue and return its id. Blocks on the store; in a coroutine use ``submit_async``.
 
@@ -204,6 +210,10 @@ class JobType(Generic[InputT, ResultT]):
             priority: 1 (first) to 9; None: the queue's own.
             run_at: not before this moment (with a time zone). ``delay_s``: not before so many seconds.
             idempotency_key: a repeat with the same key, owner and content within 24 h returns the first job.
+            concurrency_key: of the tenant's jobs with this key, ``concurrency_limit`` of the type run at once.
+            dedup_key: while an open job of the owner has this key, or for ``dedup_ttl_s``, its id is returned instead.
+                With ``debounce``, which needs a due time, this job takes the place of one that is still scheduled.
+            expires_at: not begun by then, the job fails as ``expired``; ``expires_in_s``: so many seconds from now.
 
         Raises:
             InvalidInput: the input or an argument is not valid.
@@ -217,6 +227,8 @@ class JobType(Generic[InputT, ResultT]):
         return default_submitter().submit(
             self, input, owner=owner, org=org, queue=queue, priority=priority, run_at=run_at,
             delay_s=delay_s, tags=tags, metadata=metadata, idempotency_key=idempotency_key,
+            concurrency_key=concurrency_key, dedup_key=dedup_key, dedup_ttl_s=dedup_ttl_s, debounce=debounce,
+            expires_at=expires_at, expires_in_s=expires_in_s,
         )  # fmt: skip
 
     async def submit_async(self, input: InputT | Mapping[str, Any] | None = None, **options: Any) -> str:

@@ -156,6 +156,9 @@ class Settings(BaseModel):
     worker_process_rss_mib: int | None = Field(
         None, ge=16, le=1_048_576, description="Replace such a process after a job that left it larger, MiB."
     )
+    hook_timeout_s: float = Field(
+        10.0, gt=0, le=300, description="How long a hook of a job author may take, seconds."
+    )
     worker_port: int | None = Field(
         None, ge=0, le=65535, description="Serve the worker's health and metrics on this port."
     )

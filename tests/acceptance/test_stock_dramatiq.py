@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 
 from tests.integration.running import Jobs, open_jobs
 from tests.integration.worker_processes import dramatiq_process, end_process, worker_environ, worker_process
-from tests.support.timing import eventually
+from tests.support.timing import eventually, scaled
 from tidings.protocol import JobState
 from tidings_tasks import JobContext, job
 from tidings_tasks.queue.broker import TidingsBroker
@@ -71,6 +72,32 @@ def watched():
     for _ in range(500):
         current_job().output("still here")
         time.sleep(0.02)
+
+@dramatiq.actor(max_retries=0, notify_shutdown=True)
+def told():
+    current_job().output("begun")
+    current_job().flush()
+    for _ in range(3000):
+        time.sleep(0.01)
+
+@dramatiq.actor(max_retries=0)
+def asks():
+    current_job().output("begun")
+    current_job().flush()
+    while not current_job().shutting_down:
+        time.sleep(0.01)
+    return "saw it"
+
+@dramatiq.actor(max_retries=0)
+def deaf(path):
+    current_job().output("begun")
+    current_job().flush()
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+@dramatiq.actor(max_retries=0)
+def quick():
+    return "done"
 
 class Rows(BaseModel):
     rows: int
@@ -208,3 +235,53 @@ async def test_stock_worker_writes_its_outcomes_before_it_ends(
         states = [(await jobs.read(job_id)).state for job_id in ids]
     assert JobState.RUNNING not in states
     assert JobState.QUEUED in states
+
+
+@pytest.mark.acceptance
+async def test_stock_worker_hands_running_jobs_back(
+    environ: dict[str, str], broker: TidingsBroker, jobs: Jobs, tmp_path: Path
+) -> None:
+    """SIGTERM: after the grace the context hands back, ``notify_shutdown`` at once, and no try is burnt."""
+    environ["TIDINGS_SHUTDOWN_GRACE_S"] = "0.5"
+    with dramatiq_process("shop", "--threads", "3", environ=environ, cwd=tmp_path) as process:
+        ids = {name: send(broker, name, max_retries=0) for name in ("watched", "told", "asks")}
+        for job_id in ids.values():
+            await jobs.until_kind(job_id, "output", timeout_s=30)
+        assert await asyncio.to_thread(end_process, process) == 0
+    for name in ("watched", "told"):
+        record = await jobs.read(ids[name])
+        assert (record.state, record.tries, record.attempt) == (JobState.QUEUED, 0, 1), name
+        assert (await jobs.events(ids[name], "queued"))[-1]["data"]["reason"] == "shutdown"
+    assert (await jobs.read(ids["asks"])).result == b'"saw it"'
+
+
+@pytest.mark.acceptance
+async def test_stock_worker_claims_nothing_more_while_an_actor_ends(
+    environ: dict[str, str], broker: TidingsBroker, jobs: Jobs, tmp_path: Path
+) -> None:
+    """SIGTERM: an actor that cannot be told is waited for; what was fetched for after it goes back at once."""
+    gate = tmp_path / "gate"
+    with dramatiq_process("shop", "--threads", "1", environ=environ, cwd=tmp_path) as process:
+        running = send(broker, "deaf", str(gate), max_retries=0)
+        await jobs.until_kind(running, "output", timeout_s=30)
+        fetched = [send(broker, "quick") for _ in range(6)]
+
+        async def claimed() -> bool:
+            return any([(await jobs.read(job_id)).attempt for job_id in fetched])
+
+        await eventually(claimed)
+        process.send_signal(signal.SIGTERM)
+
+        async def handed_back() -> bool:
+            records = [await jobs.read(job_id) for job_id in fetched]
+            return all(record.state is JobState.QUEUED for record in records)
+
+        await eventually(handed_back)
+        late = send(broker, "quick")
+        assert (await jobs.read(running)).state is JobState.RUNNING
+        gate.touch()
+        # No second signal: at that one Dramatiq kills its workers.
+        assert await asyncio.to_thread(process.wait, scaled(20)) == 0
+    assert (await jobs.read(running)).state is JobState.COMPLETED
+    records = [await jobs.read(job_id) for job_id in [*fetched, late]]
+    assert {(record.state, record.tries) for record in records} == {(JobState.QUEUED, 0)}

@@ -14,6 +14,7 @@ from typing import Self
 
 from tests.support.stack import clean_environ
 from tests.support.timing import scaled
+from tidings_tasks.child_process import end_child, start_child
 from tidings_tasks.embedded import EmbeddedValkey
 
 from .history import History, now_ms
@@ -22,7 +23,7 @@ __all__ = ["SECRET", "Installation", "WorkerProcess"]
 
 SECRET = "a-secret-for-tests-of-more-than-32-characters"
 _ROOT = Path(__file__).parents[2]
-_START_S = 60.0
+_START_S, _END_S = 60.0, 20.0
 
 
 class WorkerProcess:
@@ -55,7 +56,7 @@ class WorkerProcess:
         self.runs += 1
         self._ready_fd, write_fd = os.pipe()
         with (self._log_dir / f"{self.name}.log").open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = start_child(
                 [sys.executable, "-m", "tidings", "worker", "tests.chaos.job_types", "--ready-fd", str(write_fd)],
                 env=self._environ | {"WORKER_ID": self.name}, cwd=_ROOT, pass_fds=[write_fd], stdout=log, stderr=log,
             )  # fmt: skip
@@ -78,16 +79,10 @@ class WorkerProcess:
 
     def end(self) -> None:
         """End it with SIGTERM."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGCONT)
-        self._process.terminate()
-        try:
-            self._process.wait(scaled(20))
-        finally:
+        if self._process is not None:
             if self._process.poll() is None:
-                self._process.kill()
-                self._process.wait()
+                self._process.send_signal(signal.SIGCONT)
+            end_child(self._process, scaled(_END_S))
             self._close_pipe()
 
     def _close_pipe(self) -> None:
@@ -137,12 +132,7 @@ class Installation:
         for worker in self.workers:
             worker.end()
         if self._server is not None:
-            self._server.terminate()
-            try:
-                self._server.wait(scaled(20))
-            finally:
-                self._server.kill()
-                self._server.wait()
+            end_child(self._server, scaled(_END_S))
         self.valkey.stop()
 
     def wait_ready(self) -> None:
@@ -198,7 +188,7 @@ class Installation:
     def _start_server(self) -> None:
         read_fd, write_fd = os.pipe()
         with (self._log_dir / "server.log").open("wb") as log:
-            self._server = subprocess.Popen(
+            self._server = start_child(
                 [sys.executable, "-m", "tidings", "server", "--ready-fd", str(write_fd)],
                 env=self._environ, cwd=_ROOT, pass_fds=[write_fd], stdout=log, stderr=log,
             )  # fmt: skip

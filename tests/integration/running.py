@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -112,11 +112,13 @@ async def running_worker(
     *,
     queues: list[str] | None = None,
     ready: Callable[[], None] | None = None,
+    declared: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunningWorker]:
     made = Settings(
-        env="test", key_prefix=keyspace.prefix, shards=keyspace.shards, data_dir=data_dir, **settings
-    )
+        env="test", key_prefix=keyspace.prefix, shards=keyspace.shards, data_dir=data_dir,
+        queues=declared or {}, **settings,
+    )  # fmt: skip
     stop, hurry = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(
         run_worker(

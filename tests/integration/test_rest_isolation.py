@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tidings_tasks.files import new_file_id
 from tidings_tasks.store import Verb
 
 JOB_ROUTES = [(route.method, route.path) for route in ROUTES if route.path.startswith("/api/jobs/{id}")]
+ADMINS = [(route.method, route.path) for route in ROUTES if route.path.startswith("/api/admin/")]
 GUARDED = [(route.method, route.path) for route in ROUTES if not route.is_public]
 
 
@@ -48,7 +48,7 @@ async def test_another_users_token_finds_no_job_anywhere(rest: Rest, other: str,
     owner = make_token("alice", org="acme")
     made = await rest.submit(token=owner)
     stranger = make_token(other, org=org)
-    assert len(JOB_ROUTES) == 7
+    assert len(JOB_ROUTES) == 8
     for method, path in JOB_ROUTES:
         there, problem = await rest.call(method, path.replace("{id}", made["id"]), token=stranger)
         nowhere, nothing = await rest.call(method, path.replace("{id}", new_job_id(0)), token=stranger)
@@ -143,7 +143,7 @@ async def test_files_are_as_private_as_jobs(rest: Rest) -> None:
 @pytest.mark.parametrize(("method", "path"), GUARDED)
 async def test_no_guarded_route_answers_without_a_good_token(rest: Rest, method: str, path: str) -> None:
     """Missing, expired, tampered, unsigned or foreign: 401 with its code, on every route that is not public."""
-    place = re.sub(r"\{id\}", new_job_id(0), path)
+    place = path.replace("{id}", new_job_id(0)).replace("{name}", "reports")
     good = make_token()
     expired = make_token(ttl_s=-1)
     head, _, signature = good.rpartition(".")
@@ -162,6 +162,20 @@ async def test_no_guarded_route_answers_without_a_good_token(rest: Rest, method:
         assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="tidings"')
         assert answer.content_type == "application/problem+json"
         assert token is None or token not in str(problem)
+
+
+@pytest.mark.parametrize(("method", "path"), ADMINS)
+@pytest.mark.parametrize("scope", [None, "org:read", "Admin", "administrator"])
+async def test_operators_calls_are_forbidden_to_all_others(
+    rest: Rest, method: str, path: str, scope: str | None
+) -> None:
+    """403, whatever the call would have found, and before a body is read."""
+    made = await rest.submit()
+    for job_id in (made["id"], new_job_id(0), "rubbish"):
+        place = path.replace("{id}", job_id).replace("{name}", "reports")
+        answer, problem = await rest.call(method, place, token=make_token(org="acme", scope=scope), data=b"{")
+        assert (answer.status, problem["code"]) == (403, "forbidden"), (method, place)
+    assert (await rest.call("GET", f"/api/jobs/{made['id']}"))[1] == made
 
 
 async def test_a_token_in_the_query_is_no_token(rest: Rest) -> None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 import tidings
@@ -17,6 +18,7 @@ from tests.support.timing import eventually
 from tidings_tasks import JobContext, SyncJobContext, heartbeat, job
 from tidings_tasks.registry import Registry
 from tidings_tasks.store import Keyspace, WorkerInfo, worker_commands
+from tidings_tasks.worker import crew
 
 
 @pytest.fixture
@@ -180,7 +182,9 @@ async def test_what_a_job_uses_is_kept_with_its_attempt(
     async def idles(ctx: JobContext) -> None:
         await asyncio.sleep(0.2)
 
-    from tidings_tasks.worker import crew
+    @job("breaks", max_attempts=1, registry=registry)
+    async def breaks(ctx: JobContext) -> None:
+        raise RuntimeError
 
     class Watching(crew.Tally):
         def count(self, attempt, verb) -> None:  # type: ignore[no-untyped-def]
@@ -191,8 +195,10 @@ async def test_what_a_job_uses_is_kept_with_its_attempt(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tidings_tasks.worker.runtime.Tally", Watching)
         async with running_worker(valkey_url, keyspace, registry, tmp_path):
-            for kind in (spins, spins_sync, idles):
-                await jobs.until(await jobs.submit(kind))
+            for kind in (spins, spins_sync, idles, breaks):
+                record = await jobs.until(await jobs.submit(kind))
+                assert record.usage is not None
+                assert set(orjson.loads(record.usage)) == {"cpu_s", "memory_peak_bytes"}
     assert 0.01 < used["spins"] < 2
     assert 0.01 < used["spins.sync"] < 2
     assert used["idles"] < 0.02

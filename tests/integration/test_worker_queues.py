@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tidings_tasks.settings import Settings
 from tidings_tasks.store import Keyspace, StoreMismatch, Tenant
 from tidings_tasks.worker import WorkerExhausted
 from tidings_tasks.worker.runtime import Worker
+from tidings_tasks.worker.slots import TURN_EVERY
 
 
 @pytest.fixture
@@ -255,3 +257,112 @@ async def test_health_and_metrics(
         release.set()
         await task
     assert (await jobs.read(job_id)).state is JobState.COMPLETED
+
+
+async def test_a_queue_runs_no_more_jobs_than_its_concurrency(
+    valkey_url: str, key_prefix: str, registry: Registry, tmp_path: Path
+) -> None:
+    """One bound for all shards; what is free beside it is for other queues, and a slot that it frees is used at once."""
+    keyspace = Keyspace(key_prefix + "-shards", shards=3)
+    running: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    release = asyncio.Event()
+
+    @job("count", registry=registry)
+    async def count(ctx: JobContext) -> None:
+        queue = ctx.metadata["queue"]
+        running[queue] += 1
+        most[queue] = max(most[queue], running[queue])
+        await release.wait()
+        running[queue] -= 1
+
+    async with open_jobs(valkey_url, keyspace, registry) as jobs:
+        ids = [
+            await jobs.submit(count, queue=queue, metadata={"queue": queue}, tenant=Tenant(f"owner{n}"))
+            for queue in ("embeddings", "default")
+            for n in range(9)
+        ]
+        async with running_worker(
+            valkey_url,
+            keyspace,
+            registry,
+            tmp_path,
+            worker_concurrency=20,
+            declared={"embeddings": {"concurrency": 2}},
+        ):
+            await eventually(lambda: running == {"embeddings": 2, "default": 9})
+            release.set()
+            for job_id in ids:
+                await jobs.until(job_id)
+    assert most["embeddings"] == 2
+
+
+async def test_a_full_queue_that_is_free_again_is_heard_at_once(
+    jobs: Jobs, valkey_url: str, keyspace: Keyspace, registry: Registry, tmp_path: Path
+) -> None:
+    """Its next job does not wait until the worker has done listening to the others."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    @job("quick", registry=registry)
+    async def quick(ctx: JobContext) -> None:
+        loop.call_soon(done.set)
+
+    took: list[float] = []
+    async with running_worker(valkey_url, keyspace, registry, tmp_path):
+        for _ in range(20):
+            done.clear()
+            started = time.monotonic()
+            job_id = await jobs.submit(quick, queue="scheduled")
+            await done.wait()
+            took.append(time.monotonic() - started)
+            await jobs.until(job_id)
+    assert sorted(took)[10] < scaled(0.1)
+
+
+async def test_low_queues_are_not_starved(
+    jobs: Jobs, valkey_url: str, keyspace: Keyspace, registry: Registry, tmp_path: Path
+) -> None:
+    """One slot and more critical jobs than it gets through: the others have their turns all the same."""
+    order: list[str] = []
+
+    @job("mark", registry=registry)
+    async def mark(ctx: JobContext) -> None:
+        order.append(ctx.metadata["queue"])
+
+    ids = [
+        await jobs.submit(mark, queue=queue, metadata={"queue": queue})
+        for queue in (*["critical"] * 40, "scheduled", "default")
+    ]
+    async with running_worker(valkey_url, keyspace, registry, tmp_path, worker_concurrency=1):
+        for job_id in ids:
+            await jobs.until(job_id)
+    assert order.index("default") < 2 * TURN_EVERY
+    assert order.index("scheduled") < 2 * TURN_EVERY
+
+
+@pytest.mark.parametrize(("profile", "served", "most"), [("ai", "ai", 5), ("scheduled", "maintenance", 1)])
+async def test_a_worker_serves_the_queues_of_its_profile(
+    jobs: Jobs, valkey_url: str, keyspace: Keyspace, registry: Registry, tmp_path: Path,
+    profile: str, served: str, most: int,
+) -> None:  # fmt: skip
+    """Those alone, and as many jobs at once as the profile says."""
+    running = 0
+    release = asyncio.Event()
+
+    @job("held", registry=registry)
+    async def held(ctx: JobContext) -> None:
+        nonlocal running
+        running += 1
+        await release.wait()
+        running -= 1
+
+    other = await jobs.submit(held, queue="emails")
+    ids = [await jobs.submit(held, queue=served) for _ in range(7)]
+    async with running_worker(valkey_url, keyspace, registry, tmp_path, worker_profile=profile):
+        await eventually(lambda: running == most)
+        states = [(await jobs.read(job_id)).state for job_id in ids]
+        assert states.count(JobState.RUNNING) == most
+        release.set()
+        for job_id in ids:
+            await jobs.until(job_id)
+    assert (await jobs.read(other)).state is JobState.QUEUED

@@ -26,6 +26,9 @@ from tidings_tasks.store import Claim, Store, Verb, Write, commands
 SECRET = "a-secret-for-tests-that-is-long-enough"
 REGISTRY = Registry()
 
+_USUAL = {Verb.RETRY: '{"delay_ms":0}', Verb.FAIL: '{"dead":true}'}
+"""What stands behind the error of a write that says no more."""
+
 
 class Rows(BaseModel):
     """The input of the tests' job type."""
@@ -119,7 +122,7 @@ class Rest:
     async def write(self, claim: Claim, *writes: tuple[Verb, Any], first: int = 1, extra: str = "") -> None:
         """Write as the worker that has claimed the job would."""
         numbered = [
-            Write(claim.id, claim.attempt, number, verb, orjson.dumps(data), extra)
+            Write(claim.id, claim.attempt, number, verb, orjson.dumps(data), extra or _USUAL.get(verb, ""))
             for number, (verb, data) in enumerate(writes, first)
         ]
         await self._step(int(claim.id.rpartition("s")[2]), writes=numbered)

@@ -13,7 +13,7 @@ import typer
 
 from tests.support.timing import scaled
 from tidings import __version__
-from tidings.cli import floors, jobs, main, outcomes
+from tidings.cli import CLIENT_COMMANDS, floors, main
 
 JOB = "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"
 
@@ -87,7 +87,7 @@ def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
     """All commands, and the version."""
     assert main([]) == 0
     listed = capsys.readouterr().out
-    assert all(f"  {command}" in listed for command in jobs.COMMANDS | outcomes.COMMANDS)
+    assert all(f"  {command}" in listed for command in CLIENT_COMMANDS)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tidings {__version__}\n"
 

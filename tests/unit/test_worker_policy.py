@@ -30,7 +30,7 @@ from tidings_tasks.queue.policy import (
 from tidings_tasks.queue.queues import BUILT_IN_POLICIES, QueuePolicy
 from tidings_tasks.registry import Registry
 from tidings_tasks.settings import Settings
-from tidings_tasks.store import Claim, Enqueued, Keyspace, Outcome, Spec, Tenant, Verb
+from tidings_tasks.store import Claim, Enqueued, Keyspace, Outcome, Spec, Submission, Tenant, Verb
 from tidings_tasks.submission import check_enqueued, fingerprint_of, prepare
 
 
@@ -207,12 +207,42 @@ def test_submission_is_timed_by_the_queue_it_goes_into() -> None:
     assert spec_in("films", Settings(queues={"films": {"priority": 1}}).queues) == (1, 300, 4, (10, 20, 40))
 
 
+def test_submission_has_the_keys_of_the_request_and_the_rest_of_the_type() -> None:
+    """A type's expiry counts from the due time; a queue's unusual retention goes with the job."""
+
+    @job("z", queue="ai", concurrency_limit=4, dependency="openai", expires_s=60, registry=Registry())
+    async def z(ctx: JobContext) -> None: ...
+
+    policies = Settings(queues={"ai": {"completed_kept_s": 3600}}).queues
+
+    def make(**options: Any) -> Submission:
+        return prepare(z, Tenant("a"), Keyspace(), input={}, policies=policies, **options)[1]
+
+    made = make(concurrency_key="c", dedup_key="d", dedup_ttl_s=1.5, debounce=True, delay_s=2)
+    assert (made.concurrency_key, made.concurrency_limit, made.dependency) == ("c", 4, "openai")
+    assert (made.dedup_key, made.dedup_ttl_ms, made.debounce) == ("d", 1500, True)
+    assert (made.completed_kept_ms, made.failed_kept_ms) == (3_600_000, None)
+    assert (made.due, made.expires) == ("+2000", "+62000")
+    assert make().expires == "+60000"
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    at_ms = round(at.timestamp() * 1000)
+    assert make(run_at=at).expires == str(at_ms + 60_000)
+    assert make(expires_in_s=5).expires == "+5000"
+    assert make(delay_s=5, expires_at=at).expires == str(at_ms)
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [
         ({"queue": "reprots"}, "queue"), ({"priority": 0}, "priority"), ({"delay_s": -1}, "delay_s"),
         ({"run_at": datetime(2030, 1, 1)}, "run_at"),  # noqa: DTZ001  # that is what is tested
         ({"run_at": datetime(2030, 1, 1, tzinfo=UTC), "delay_s": 1}, "run_at"), ({"metadata": {"x": object()}}, "input"),
+        ({"concurrency_key": "x" * 200}, "concurrency_key"), ({"dedup_key": "\n"}, "dedup_key"),
+        ({"dedup_ttl_s": 5}, "dedup_key"), ({"dedup_key": "k", "dedup_ttl_s": 0}, "dedup_ttl_s"),
+        ({"dedup_key": "k", "debounce": True}, "debounce"), ({"debounce": True, "delay_s": 1}, "dedup_key"),
+        ({"expires_in_s": 1, "expires_at": datetime(2030, 1, 1, tzinfo=UTC)}, "expires_at"),
+        ({"expires_in_s": 5, "delay_s": 5}, "expires_in_s"),
+        ({"run_at": datetime(2030, 1, 1, tzinfo=UTC), "expires_at": datetime(2029, 1, 1, tzinfo=UTC)}, "expires_at"),
     ],
 )  # fmt: skip
 def test_bad_request_names_its_field(job_type: Any, options: dict[str, Any], field: str) -> None:

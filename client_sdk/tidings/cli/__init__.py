@@ -11,10 +11,13 @@ import typer
 
 from .. import __version__
 from ..protocol.errors import TidingsError
-from . import floors, jobs, outcomes
+from . import cancelling, dead, floors, jobs, outcomes, queues, submitting, top
 from .messages import describe, one_line
 
-__all__ = ["main"]
+__all__ = ["CLIENT_COMMANDS", "main"]
+
+_CLIENT = (submitting, jobs, cancelling, outcomes, queues, dead, top)
+CLIENT_COMMANDS = frozenset(name for group in _CLIENT for name in group.COMMANDS)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -78,10 +81,10 @@ def _app(command: str) -> typer.Typer:
     ) -> None:
         """Run background jobs and follow them live."""
 
-    jobs.register(app)
-    outcomes.register(app)
+    for group in _CLIENT:
+        group.register(app)
     # A client command must not wait for a server's imports.
-    if command not in jobs.COMMANDS | outcomes.COMMANDS:
+    if command not in CLIENT_COMMANDS:
         floors.register(app)
     return app
 

@@ -16,13 +16,14 @@ from ..client import Client
 from ..protocol.ids import is_job_id
 from .messages import TOKEN_SOURCE
 
-__all__ = ["JobIdArgument", "JsonOption", "answer", "call_server", "to_json"]
+__all__ = ["JobIdArgument", "JsonOption", "answer", "call_server", "check_job_id", "to_json"]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 EXIT_NOT_COMPLETED = 1
 
 
-def _job_id(text: str) -> str:
+def check_job_id(text: str) -> str:
+    """Return the text if it has the form of an id. Raises `typer.BadParameter`."""
     if not is_job_id(text):
         raise typer.BadParameter(
             f"{text[:80]!r} is not a job id, which looks like 01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"
@@ -30,7 +31,7 @@ def _job_id(text: str) -> str:
     return text
 
 
-JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", callback=_job_id)]
+JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", callback=check_job_id)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 

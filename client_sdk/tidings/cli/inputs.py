@@ -10,8 +10,9 @@ import orjson
 import typer
 
 from ..documents import report_input_from_file
+from ..protocol.bulk import MAX_BATCH
 
-__all__ = ["read_input", "read_object"]
+__all__ = ["read_batch", "read_input", "read_object"]
 
 _DOCUMENTS = {".csv", ".md", ".markdown"}
 
@@ -39,6 +40,42 @@ def read_input(given: Sequence[str]) -> dict[str, Any]:
                 sections += part.pop("sections")
             whole |= part
     return suggested | whole | ({"sections": sections} if sections else {})
+
+
+def read_batch(text: str) -> list[dict[str, Any]]:
+    """Read the inputs of a batch: a file, given as ``@file``, with a JSON object on each line that is not blank.
+
+    Raises:
+        typer.BadParameter: it cannot be read, a line is no object, or there are none or more than 1,000.
+    """
+    if not text.startswith("@"):
+        raise typer.BadParameter("give a file as @file.jsonl, an input on each line", param_hint="--batch")
+    try:
+        lines = Path(text[1:]).read_bytes().splitlines()
+    except OSError as error:
+        raise typer.BadParameter(f"{text[1:]}: {error.strerror}", param_hint="--batch") from error
+    inputs: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise typer.BadParameter(
+                f"{text[1:]}, line {number}: not JSON: {error}", param_hint="--batch"
+            ) from error
+        if not isinstance(value, dict):
+            raise typer.BadParameter(
+                f"{text[1:]}, line {number}: a JSON object is needed, not {type(value).__name__}",
+                param_hint="--batch",
+            )
+        inputs.append(value)
+    if not 1 <= len(inputs) <= MAX_BATCH:
+        raise typer.BadParameter(
+            f"{text[1:]}: 1 to {MAX_BATCH:,} inputs go into a batch, not {len(inputs):,}",
+            param_hint="--batch",
+        )
+    return inputs
 
 
 def read_object(text: str, option: str) -> dict[str, Any]:

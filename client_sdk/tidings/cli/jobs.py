@@ -1,23 +1,21 @@
-"""The client's commands about jobs: submit, watch, status, cancel, retry, jobs."""
+"""The client's commands that look at jobs and repeat them: watch, status, retry, jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from datetime import datetime
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from ..client import Client
-from ..cursor import Reset, Snapshot, WatchItem
-from ..protocol.events import Event
-from ..protocol.models import MAX_PRIORITY, Job, JobStatus
+from ..protocol.models import JobStatus
 from ..protocol.position import Position
-from ..protocol.states import EventKind, JobState
-from .calling import JobIdArgument, JsonOption, answer, call_server, to_json
-from .display import JobDisplay, make_console, table_of
-from .inputs import read_input, read_object
-from .messages import one_line
+from ..protocol.states import JobState
+from .calling import JobIdArgument, JsonOption, answer, call_server
+from .display import make_console, table_of
+from .following import follow
+from .messages import WAITS, one_line
+from .options import read_time
 
 __all__ = ["COMMANDS", "register"]
 
@@ -30,71 +28,6 @@ def _position(text: str) -> str:
     except ValueError as error:
         raise typer.BadParameter(f"{error}") from error
     return text
-
-
-def _time(text: str | None, option: str) -> datetime | None:
-    try:
-        return None if text is None else datetime.fromisoformat(text).astimezone()
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is no time; give one like 2026-11-23T10:00:00+01:00 (local without the offset)",
-            param_hint=option,
-        ) from error
-
-
-def submit(
-    type: Annotated[str, typer.Argument(metavar="TYPE", help="The job type, such as report.render.")],
-    input: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="JSON|@FILE",
-            help="The job's input: a JSON object, or @file.json. For report.render also @file.csv and @file.md;"
-            " of several --input the sections are put one behind the other.",
-        ),
-    ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the job to its end.")] = False,
-    queue: Annotated[str | None, typer.Option(help="Instead of the type's own queue.")] = None,
-    priority: Annotated[int | None, typer.Option(min=1, max=MAX_PRIORITY, help="1 is first.")] = None,
-    delay: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Not before this time has passed.")
-    ] = None,
-    run_at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Not before this time (ISO 8601).")
-    ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="A tag to find the job by; may be repeated.")] = None,
-    metadata: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="Kept with the job.")] = None,
-    idempotency_key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="The same key and input make one job only, for 24 hours."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Submit a job."""
-    content = read_input(input or [])
-    about = {} if metadata is None else read_object(metadata, "--metadata")
-    due = _time(run_at, "--run-at")
-    if due is not None and delay is not None:
-        raise typer.BadParameter("give one of them, not both", param_hint="--delay, --run-at")
-
-    async def work(client: Client) -> bool:
-        job = await client.submit(
-            type,
-            content,
-            queue=queue,
-            priority=priority,
-            delay_s=delay,
-            run_at=due,
-            tags=tag or (),
-            metadata=about,
-            idempotency_key=idempotency_key,
-        )
-        if not (as_json and watch):
-            answer(job, as_json, f"{job.id} {job.status}")
-        return not watch or await _follow(client, job.id, "0", as_json)
-
-    call_server(work)
 
 
 def watch(
@@ -114,7 +47,7 @@ def watch(
     async def work(client: Client) -> bool:
         # Before waiting for a server to come back, see that it is there and knows the job.
         await client.get(id)
-        return await _follow(client, id, None if after == _NOW else after, as_json)
+        return await follow(client, id, None if after == _NOW else after, as_json)
 
     call_server(work)
 
@@ -130,18 +63,15 @@ def status(id: JobIdArgument, as_json: JsonOption = False) -> None:
     call_server(work)
 
 
-def cancel(
-    id: JobIdArgument,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept with the job.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Cancel a job: at once when it has not begun, else when it next looks."""
-    call_server(_printing(lambda client: client.cancel(id, reason=reason), as_json, "cancelling"))
-
-
 def retry(id: JobIdArgument, as_json: JsonOption = False) -> None:
     """Submit a failed or cancelled job again, as a new job."""
-    call_server(_printing(lambda client: client.retry(id), as_json, ""))
+
+    async def work(client: Client) -> bool:
+        job = await client.retry(id)
+        answer(job, as_json, f"{job.id} {job.status}")
+        return True
+
+    call_server(work)
 
 
 def jobs(
@@ -156,7 +86,7 @@ def jobs(
     as_json: JsonOption = False,
 ) -> None:
     """List your jobs, newest first; with --json one job a line."""
-    since = _time(created_after, "--created-after")
+    since = read_time(created_after, "--created-after")
 
     async def work(client: Client) -> bool:
         found = client.jobs(status=status, type=type, queue=queue, tag=tag, created_after=since, limit=limit)
@@ -173,7 +103,7 @@ def jobs(
     call_server(work)
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (submit, watch, status, cancel, retry, jobs)
+_COMMANDS: tuple[Callable[..., None], ...] = (watch, status, retry, jobs)
 COMMANDS = frozenset(command.__name__ for command in _COMMANDS)
 
 
@@ -181,44 +111,6 @@ def register(app: typer.Typer) -> None:
     """Add the client's commands."""
     for command in _COMMANDS:
         app.command()(command)
-
-
-def _printing(
-    call: Callable[[Client], Coroutine[Any, Any, Job]], as_json: bool, while_running: str
-) -> Callable[[Client], Coroutine[Any, Any, bool]]:
-    async def work(client: Client) -> bool:
-        job = await call(client)
-        state = while_running if while_running and job.status is JobState.RUNNING else job.status.value
-        answer(job, as_json, f"{job.id} {state}")
-        return True
-
-    return work
-
-
-async def _follow(client: Client, job_id: str, after: str | None, as_json: bool) -> bool:
-    """Show a job to its end and tell whether it completed."""
-    last: WatchItem | None = None
-    if as_json:
-        async with client.watch(job_id, after) as watch:
-            async for last in watch:
-                typer.echo(to_json(_as_line(last)))
-    else:
-        with JobDisplay(make_console()) as display:
-            async with client.watch(job_id, after, on_connection=display.show_connection) as watch:
-                async for last in watch:
-                    display.show(last)
-    if isinstance(last, Event) and last.is_terminal:
-        return last.kind is EventKind.COMPLETED
-    # Nothing followed the position, since the job had ended there.
-    return (await client.get(job_id)).status is JobState.COMPLETED
-
-
-def _as_line(item: WatchItem) -> dict[str, Any]:
-    """An event's envelope as on the wire; what is no event has no ``kind``."""
-    content = item.model_dump()
-    if isinstance(item, Snapshot):
-        return {"reset": isinstance(item, Reset), **content}
-    return content if item.prev is not None else {name: content[name] for name in content if name != "prev"}
 
 
 def _line_of(now: JobStatus) -> str:
@@ -229,4 +121,6 @@ def _line_of(now: JobStatus) -> str:
         parts.append(now.progress.message)
     if now.queue_position is not None:
         parts.append(f"(number {now.queue_position} in the queue)")
+    if now.waiting_for is not None:
+        parts.append(f"(waits: {WAITS[now.waiting_for]})")
     return one_line(" ".join(parts))

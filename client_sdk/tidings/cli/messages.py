@@ -15,13 +15,21 @@ from ..protocol.errors import (
     Unauthenticated,
 )
 
-__all__ = ["TOKEN_SOURCE", "describe", "one_line", "printable"]
+__all__ = ["TOKEN_SOURCE", "WAITS", "describe", "one_line", "printable"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # The command is named with its place: where the client alone is installed, it cannot run.
 TOKEN_SOURCE = (
     "`tidings dev` prints one, and `tidings token --sub YOU` makes one where the server is installed"  # noqa: S105 - a hint
 )
+WAITS = {
+    "paused": "the queue is paused",
+    "rate_limit": "its rate limit is used up for now",
+    "concurrency": "others with its concurrency key are running",
+    "circuit_open": "a service that it needs has failed too often",
+}
+"""What keeps a queued job back, in words."""
+
 _HINTS: tuple[tuple[type[TidingsError], str], ...] = (
     (ConnectionLost, "is the server running, and is TIDINGS_URL right?"),
     (TokenExpired, "set TIDINGS_TOKEN to a fresh one"),

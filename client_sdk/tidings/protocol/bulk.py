@@ -52,6 +52,10 @@ class SubmittedBatch(BaseModel):
     """The jobs of a batch, in the order in which they were given."""
 
     jobs: list[Job]
+    deduplicated: list[int] = Field(
+        default_factory=list,
+        description="Places, from 0, at which an open job that holds the `dedup.key` stands instead of a new one.",
+    )
 
 
 class CancelJobs(BaseModel):
@@ -100,3 +104,12 @@ class CancelledJobs(BaseModel):
     cancelled: int = Field(description="How many of them were waiting, and are cancelled.")
     cancelling: int = Field(description="How many of them run, and were asked to stop.")
     next_cursor: str | None = None
+
+    def plus(self, before: CancelledJobs) -> CancelledJobs:
+        """Add what the calls before came to."""
+        return CancelledJobs(
+            matched=self.matched + before.matched,
+            cancelled=self.cancelled + before.cancelled,
+            cancelling=self.cancelling + before.cancelling,
+            next_cursor=self.next_cursor,
+        )

@@ -25,6 +25,7 @@ TidingsError
 ├── InternalError            500 internal_error
 ├── StoreUnavailable         503 store_unavailable  (temporary)
 ├── ServerDraining           503 server_draining    (temporary)
+├── QueueDraining            503 queue_draining     (temporary)
 ├── ConnectionLost           –   connection_lost    (temporary; client side only)
 └── JobFailed, JobWasCancelled   client side only: what ``result()`` raises
 """
@@ -55,6 +56,7 @@ __all__ = [
     "NotFound",
     "PayloadTooLarge",
     "Problem",
+    "QueueDraining",
     "QueueFull",
     "RateLimited",
     "ScheduleConflict",
@@ -230,6 +232,10 @@ class StoreUnavailable(TidingsError):
 
 class ServerDraining(TidingsError):
     code, status, title, temporary = "server_draining", 503, "This server is shutting down", True
+
+
+class QueueDraining(TidingsError):
+    code, status, title, temporary = "queue_draining", 503, "The queue takes no new jobs now", True
 
 
 class ConnectionLost(TidingsError):

@@ -13,6 +13,7 @@ from .states import JobState
 __all__ = [
     "MAX_PRIORITY",
     "ChangeJob",
+    "Dedup",
     "EventPage",
     "FeedEvent",
     "FeedPage",
@@ -26,10 +27,13 @@ __all__ = [
     "Progress",
     "RetryPolicy",
     "SubmitJob",
+    "Usage",
 ]
 
 MAX_PRIORITY = 9
 
+MAX_DELAY_S = 366 * 86_400
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN, examples=["01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"])]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
 Name = Annotated[
@@ -57,6 +61,27 @@ class JobError(BaseModel):
     message: str
 
 
+class Dedup(BaseModel):
+    """At most one open job of this key and owner."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: ShortText
+    ttl_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_DELAY_S,
+        description="How long the key holds, seconds; without it until its job has ended.",
+    )
+    mode: Literal["drop", "debounce"] = Field(
+        default="drop",
+        description=(
+            "What a repeat does: `drop` changes nothing; `debounce`, for a job with a due time that has not begun, replaces "
+            "the input and moves the due time."
+        ),
+    )
+
+
 class SubmitJob(BaseModel):
     """The body of `POST /api/jobs`. Owner and org come from the token, never from here."""
 
@@ -74,17 +99,35 @@ class SubmitJob(BaseModel):
         default=None, description="Not before this time (with a UTC offset)."
     )
     delay_s: float | None = Field(
-        default=None, ge=0, le=366 * 86_400, description="Not before this many seconds."
+        default=None, ge=0, le=MAX_DELAY_S, description="Not before this many seconds."
     )
     tags: list[Tag] = Field(default_factory=list, max_length=16)
     metadata: dict[str, Any] = Field(
         default_factory=dict, description="Kept with the job, never interpreted."
     )
+    concurrency_key: ShortText | None = Field(
+        default=None,
+        description="Of one owner's jobs with this key only so many run at once as the job type says, usually one.",
+    )
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="Not begun by this time, the job fails as `expired`."
+    )
+    expires_in_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_DELAY_S,
+        description="Not begun after so many seconds, it fails as `expired`.",
+    )
+    dedup: Dedup | None = None
 
     @model_validator(mode="after")
-    def _one_due_time(self) -> SubmitJob:
+    def _one_time_each(self) -> SubmitJob:
         if self.run_at is not None and self.delay_s is not None:
             raise ValueError("give run_at or delay_s, not both")
+        if self.expires_at is not None and self.expires_in_s is not None:
+            raise ValueError("give expires_at or expires_in_s, not both")
+        if self.dedup is not None and self.dedup.mode == "debounce" and not (self.run_at or self.delay_s):
+            raise ValueError("dedup.mode debounce needs delay_s or run_at: the time that a repeat moves")
         return self
 
 
@@ -98,7 +141,7 @@ class ChangeJob(BaseModel):
         default=None, description="Not before this time (with a UTC offset)."
     )
     delay_s: float | None = Field(
-        default=None, ge=0, le=366 * 86_400, description="Not before this many seconds from now; 0: at once."
+        default=None, ge=0, le=MAX_DELAY_S, description="Not before this many seconds from now; 0: at once."
     )
 
     @model_validator(mode="after")
@@ -108,6 +151,13 @@ class ChangeJob(BaseModel):
         if self.priority is None and self.run_at is None and self.delay_s is None:
             raise ValueError("give priority, run_at or delay_s: what is to change")
         return self
+
+
+class Usage(BaseModel):
+    """What the last attempt used. Memory is that of its whole process, which others may share."""
+
+    cpu_s: float
+    memory_peak_bytes: int
 
 
 class JobStatus(BaseModel):
@@ -121,6 +171,9 @@ class JobStatus(BaseModel):
     position: str = Field(description="Where the job's log stands; resume from here on any transport.")
     queue_position: int | None = Field(default=None, description="1 is next; only while queued.")
     eta_s: float | None = None
+    waiting_for: Literal["paused", "rate_limit", "concurrency", "circuit_open"] | None = Field(
+        default=None, description="What keeps a queued job back besides its turn."
+    )
     updated_at: AwareDatetime
 
 
@@ -141,6 +194,9 @@ class Job(JobStatus):
     tags: list[str]
     metadata: dict[str, Any]
     retry_of: str | None = None
+    concurrency_key: str | None = None
+    expires_at: AwareDatetime | None = Field(default=None, description="Not begun by then, it fails.")
+    usage: Usage | None = None
     worker: str | None = None
     cancel_requested: bool = False
     created_at: AwareDatetime

@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from tidings.protocol import SubmitJob
-from tidings.protocol.errors import FieldError, IdempotencyConflict, QueueFull, UnknownJobType
+from tidings.protocol.errors import FieldError, IdempotencyConflict, QueueDraining, QueueFull, UnknownJobType
 from tidings_tasks.registry import JobType, Registry
 from tidings_tasks.store import Enqueued, Outcome, Submission
 from tidings_tasks.submission import prepare
@@ -17,10 +17,11 @@ from ..context import METRICS, REGISTRY, SETTINGS, STORE
 from .faults import invalid
 from .route import HeaderField, identity_of
 
-__all__ = ["KEY", "RATE_HEADERS", "check_stored", "idempotency_key", "prepare_job"]
+__all__ = ["KEY", "RATE_HEADERS", "check_stored", "due_time_ms", "idempotency_key", "prepare_job"]
 
 _MAX_KEY_CHARS = 255
 _QUEUE_FULL_RETRY_S = 10.0
+_DRAINING_RETRY_S = 30.0
 _MAX_DELAY = timedelta(days=366)
 
 KEY: Final = HeaderField(
@@ -65,8 +66,9 @@ def prepare_job(
     """
     registry = request.app[REGISTRY]
     job_type = _find_type(registry, body.type)
-    if body.run_at is not None and body.run_at > datetime.now(UTC) + _MAX_DELAY:
-        raise invalid("run_at", "too_late", f"Give a time within the next {_MAX_DELAY.days} days")
+    _check_soon("run_at", body.run_at)
+    _check_soon("expires_at", body.expires_at)
+    dedup = body.dedup
     return prepare(
         job_type,
         identity_of(request).tenant,
@@ -78,6 +80,12 @@ def prepare_job(
         delay_s=body.delay_s,
         tags=tuple(body.tags),
         metadata=body.metadata or None,
+        concurrency_key=body.concurrency_key or "",
+        expires_at=body.expires_at,
+        expires_in_s=body.expires_in_s,
+        dedup_key="" if dedup is None else dedup.key,
+        dedup_ttl_s=None if dedup is None else dedup.ttl_s,
+        debounce=dedup is not None and dedup.mode == "debounce",
         idempotency_key=key,
         fingerprint=fingerprint,
         registry=registry,
@@ -85,18 +93,39 @@ def prepare_job(
     )
 
 
-def check_stored(request: web.Request, submission: Submission, enqueued: Enqueued) -> None:
-    """Count what became of a submission.
+def due_time_ms(run_at: datetime | None, delay_s: float | None) -> int | None:
+    """Return a due time in ms since the Unix epoch; None for none.
+
+    Raises:
+        InvalidInput: it is more than a year away.
+    """
+    _check_soon("run_at", run_at)
+    if run_at is None and delay_s is None:
+        return None
+    at = run_at or datetime.now(UTC) + timedelta(seconds=delay_s or 0)
+    return max(0, round(at.timestamp() * 1000))
+
+
+def _check_soon(field: str, at: datetime | None) -> None:
+    if at is not None and at > datetime.now(UTC) + _MAX_DELAY:
+        raise invalid(field, "too_late", f"Give a time within the next {_MAX_DELAY.days} days")
+
+
+def check_stored(request: web.Request, queue: str, enqueued: Enqueued) -> None:
+    """Count what became of a submission to a queue.
 
     Raises:
         IdempotencyConflict: its key was used with another request.
-        QueueFull: its queue has no room.
+        QueueFull: the queue has no room.
+        QueueDraining: the queue takes no new jobs.
     """
     request.app[METRICS].submissions.labels(enqueued.outcome.value).inc()
     if enqueued.outcome is Outcome.CONFLICT:
         raise IdempotencyConflict("this Idempotency-Key was used with another request; choose a new key")
     if enqueued.outcome is Outcome.FULL:
-        raise QueueFull(f"the queue {submission.queue} is full", retry_after_s=_QUEUE_FULL_RETRY_S)
+        raise QueueFull(f"the queue {queue} is full", retry_after_s=_QUEUE_FULL_RETRY_S)
+    if enqueued.outcome is Outcome.DRAINING:
+        raise QueueDraining(f"the queue {queue} takes no new jobs now", retry_after_s=_DRAINING_RETRY_S)
 
 
 def _find_type(registry: Registry, name: str) -> JobType[Any, Any]:

@@ -13,6 +13,7 @@ from tidings.protocol.errors import (
     IdempotencyConflict,
     InvalidInput,
     PayloadTooLarge,
+    QueueDraining,
     QueueFull,
     RateLimited,
     StoreUnavailable,
@@ -62,7 +63,11 @@ async def submit_batch(request: web.Request) -> web.StreamResponse:
     headers = allowance.headers()
     if all(entry.outcome is Outcome.REPLAYED for entry in stored):
         headers["Idempotent-Replayed"] = "true"
-    return json_answer({"jobs": [views[entry.id] for entry in stored]}, status=202, headers=headers)
+    told = {
+        "jobs": [views[entry.id] for entry in stored],
+        "deduplicated": [at for at, entry in enumerate(stored) if entry.outcome is Outcome.DUPLICATE],
+    }
+    return json_answer(told, status=202, headers=headers)
 
 
 async def _prepare(
@@ -95,7 +100,7 @@ def _check(request: web.Request, batch: list[Submission], stored: list[Enqueued]
     """Raise for the first that is not stored; ``refused`` are those that would have been, without it."""
     for submission, entry in zip(batch, stored, strict=True):
         if entry.outcome is not Outcome.REFUSED:
-            check_stored(request, submission, entry)
+            check_stored(request, submission.queue, entry)
 
 
 ROUTES = (
@@ -129,7 +134,7 @@ ROUTES = (
                     ),
                     *RATE_HEADERS,
                 ),
-                example={"jobs": [JOB]},
+                example={"jobs": [JOB], "deduplicated": []},
             ),
         ),
         errors=(
@@ -138,6 +143,7 @@ ROUTES = (
             PayloadTooLarge,
             UnsupportedMediaType,
             RateLimited,
+            QueueDraining,
             QueueFull,
         ),
     ),

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["EVENT_PAGE", "FEED_PAGE", "FILE", "JOB", "JOB_PAGE", "JOB_TYPES", "RATE_LIMIT", "STATS", "STATUS"]
+__all__ = [
+    "AT",
+    "DEAD_JOB",
+    "EVENT_PAGE",
+    "FEED_PAGE",
+    "FILE",
+    "JOB",
+    "JOB_PAGE",
+    "JOB_TYPES",
+    "RATE_LIMIT",
+    "STATS",
+    "STATUS",
+]
 
 _ID: Final = "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0"
 _EPOCH: Final = "k3f9a1c2"
-_AT: Final = "2026-11-23T10:00:00.123Z"
+AT: Final = "2026-11-23T10:00:00.123Z"
 
 STATUS: Final[dict[str, Any]] = {
     "id": _ID,
@@ -19,7 +31,8 @@ STATUS: Final[dict[str, Any]] = {
     "position": f"{_EPOCH}:7",
     "queue_position": None,
     "eta_s": None,
-    "updated_at": _AT,
+    "waiting_for": None,
+    "updated_at": AT,
 }
 JOB: Final[dict[str, Any]] = STATUS | {
     "status": "queued",
@@ -41,12 +54,26 @@ JOB: Final[dict[str, Any]] = STATUS | {
     "tags": ["quarterly"],
     "metadata": {},
     "retry_of": None,
+    "concurrency_key": None,
+    "expires_at": None,
+    "usage": None,
     "worker": None,
     "cancel_requested": False,
-    "created_at": _AT,
+    "created_at": AT,
     "run_at": None,
     "started_at": None,
     "finished_at": None,
+}
+DEAD_JOB: Final[dict[str, Any]] = JOB | {
+    "status": "failed",
+    "queue_position": None,
+    "attempt": 3,
+    "tries": 3,
+    "error": {"code": "exception", "type": "KeyError", "message": "'rows'"},
+    "started_at": AT,
+    "finished_at": AT,
+    "stack": "Traceback (most recent call last):\n  File \"jobs.py\", line 12, in render\nKeyError: 'rows'\n",
+    "fingerprint": "3f0a9c1d2b4e5f60",
 }
 JOB_PAGE: Final[dict[str, Any]] = {"jobs": [JOB], "next_cursor": None}
 _PROGRESS: Final[dict[str, Any]] = {
@@ -55,7 +82,7 @@ _PROGRESS: Final[dict[str, Any]] = {
     "seq": 7,
     "prev": 4,
     "kind": "progress",
-    "at": _AT,
+    "at": AT,
     "attempt": 1,
     "data": {"percent": 42.0, "message": "page 5 of 12", "current": 5, "total": 12},
 }
@@ -71,7 +98,7 @@ _STARTED: Final[dict[str, Any]] = {
     "epoch": _EPOCH,
     "seq": 2,
     "kind": "started",
-    "at": _AT,
+    "at": AT,
     "attempt": 1,
     "data": {"worker": "host-1", "attempt": 1},
 }
@@ -89,7 +116,7 @@ STATS: Final[dict[str, Any]] = {
         "waiting_input": 0, "completed": 40, "failed": 1, "cancelled": 0,
     },
     "total": 44,
-    "timestamp": _AT,
+    "timestamp": AT,
 }  # fmt: skip
 JOB_TYPES: Final[dict[str, Any]] = {
     "job_types": [
@@ -114,6 +141,6 @@ FILE: Final[dict[str, Any]] = {
     "media_type": "application/pdf",
     "size_bytes": 52_114,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "created_at": _AT,
+    "created_at": AT,
     "url": "/api/files/01JD8Z5T6N8Q4W3E2R1T0Y9V8K",
 }

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import orjson
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from tidings.protocol import Job
-from tidings.protocol.errors import IllegalState, InvalidInput, JobNotFound, PayloadTooLarge
-from tidings_tasks.store import JobRecord, commands
+from tidings.protocol import ChangeJob, Job
+from tidings.protocol.errors import (
+    IllegalState,
+    InvalidInput,
+    JobNotFound,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+from tidings_tasks.store import commands
 
-from ..context import FILES, STORE
+from ..context import STORE
+from .accepting import due_time_ms
 from .access import find_job, find_own_job
 from .answers import json_answer
-from .body import read_optional_json
+from .body import read_json, read_optional_json
+from .deleting import delete_job
 from .examples import JOB
-from .result import result_file
 from .route import Answer, Route, identity_of
 
 __all__ = ["ROUTES"]
@@ -40,6 +45,22 @@ async def read(request: web.Request) -> web.StreamResponse:
     return json_answer((await find_job(request)).view())
 
 
+async def change(request: web.Request) -> web.StreamResponse:
+    """Change when a waiting job runs."""
+    job_id = (await find_own_job(request)).id
+    body, _ = await read_json(request, ChangeJob)
+    due_ms = due_time_ms(body.run_at, body.delay_s)
+    outcome, state, _ = await request.app[STORE].run(
+        commands.change(job_id, priority=body.priority, due_ms=due_ms)
+    )
+    if outcome == "illegal":
+        raise IllegalState(f"the job is {state}; only one that waits to begin can be changed")
+    record = await request.app[STORE].run(commands.read_job(job_id))
+    if outcome == "gone" or record is None:
+        raise JobNotFound
+    return json_answer(record.view())
+
+
 async def cancel(request: web.Request) -> web.StreamResponse:
     """Cancel a waiting job at once; ask the worker of a running one to stop."""
     body = await read_optional_json(request, CancelJob)
@@ -57,28 +78,12 @@ async def cancel(request: web.Request) -> web.StreamResponse:
 async def delete(request: web.Request) -> web.StreamResponse:
     """Remove an ended job: record, log, result, and the file that is its result."""
     record = await find_own_job(request)
-    outcome = await request.app[STORE].run(commands.delete(record.id))
+    outcome = await delete_job(request.app, record)
     if outcome == "gone":
         raise JobNotFound
     if outcome == "open":
         raise IllegalState("the job has not ended; cancel it first")
-    await _delete_result_file(request, record)
     return web.Response(status=204)
-
-
-async def _delete_result_file(request: web.Request, record: JobRecord) -> None:
-    """Delete the file, unless it was there before the job began: then it is somebody's input, handed through."""
-    named = result_file(record)
-    if named is None:
-        return
-    files = request.app[FILES]
-    stored = await asyncio.to_thread(files.find, named.id)
-    if (
-        stored is not None
-        and (stored.owner, stored.org) == (record.spec.owner, record.spec.org)
-        and stored.info.created_at.timestamp() * 1000 >= record.created_ms
-    ):
-        await asyncio.to_thread(files.delete, stored.info.id)
 
 
 ROUTES = (
@@ -91,6 +96,19 @@ ROUTES = (
         summary="Read a job",
         answers=(Answer(description="The whole job.", model=Job, example=JOB),),
         errors=(JobNotFound,),
+    ),
+    Route(
+        method="PATCH",
+        path="/api/jobs/{id}",
+        name="changeJob",
+        handle=change,
+        tag="jobs",
+        summary="Change a waiting job",
+        description="Its priority, its due time, or both. A job that runs or has ended answers 409 `illegal_state`.",
+        body=ChangeJob,
+        body_example={"priority": 1, "delay_s": 0},
+        answers=(Answer(description="The job as it stands now.", model=Job, example=JOB),),
+        errors=(JobNotFound, IllegalState, InvalidInput, PayloadTooLarge, UnsupportedMediaType),
     ),
     Route(
         method="POST",

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from .. import health, monitoring
 from ..openapi import build_openapi
-from . import batch, cancelling, catalogue, events, feeds, files, jobs, listing, result, status, submit
+from . import admin, batch, cancelling, catalogue, events, feeds, files, jobs, listing, result, status, submit
 from .route import Answer, Route
 
 __all__ = ["OPENAPI", "ROUTES", "describe"]
@@ -48,6 +48,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *events.ROUTES,
     *feeds.ROUTES,
     *files.ROUTES,
+    *admin.ROUTES,
     *health.ROUTES,
     *monitoring.ROUTES,
     Route(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
 
-from tidings.protocol import Job, JobState, SubmitJob, new_job_id, shard_of
+from tidings.protocol import Job, JobState, SubmitJob, shard_of
 from tidings.protocol.errors import (
     IdempotencyConflict,
     IllegalState,
     InvalidInput,
     JobNotFound,
     PayloadTooLarge,
+    QueueDraining,
     QueueFull,
     RateLimited,
     UnknownJobType,
@@ -22,9 +22,10 @@ from tidings.protocol.errors import (
 from tidings_tasks.store import Outcome, Submission, commands
 from tidings_tasks.submission import fingerprint_of
 
-from ..context import INTAKE, LIMITER, STORE
+from ..context import INTAKE, LIMITER, REGISTRY, STORE
 from .accepting import KEY, RATE_HEADERS, check_stored, idempotency_key, prepare_job
 from .access import find_own_job
+from .again import submit_again
 from .answers import json_answer
 from .body import read_json
 from .examples import JOB
@@ -35,6 +36,9 @@ __all__ = ["ROUTES"]
 _ACCEPTED_HEADERS: Final = (
     HeaderField("Location", "Where the job is."),
     HeaderField("Idempotent-Replayed", "`true` when the job was there before.", {"const": "true"}),
+    HeaderField(
+        "Deduplicated", "`true` when an open job holds the `dedup.key`; this is it.", {"const": "true"}
+    ),
     *RATE_HEADERS,
 )
 
@@ -55,29 +59,23 @@ async def retry(request: web.Request) -> web.StreamResponse:
     former = await find_own_job(request)
     if former.state not in (JobState.FAILED, JobState.CANCELLED):
         raise IllegalState(f"the job is {former.state}; only a failed or cancelled one can be retried")
-    shard = shard_of(former.id)
-    submission = Submission(
-        id=new_job_id(shard),
-        spec=replace(former.spec, retry_of=former.id),
-        queue=former.queue,
-        priority=former.priority,
-        idempotency_key=key,
-        fingerprint=f"retry:{former.id}" if key else "",
-    )
-    return await _store(request, shard, submission, allowance.headers())
+    submission = submit_again(former, request.app[REGISTRY], key=key, fingerprint=f"retry:{former.id}")
+    return await _store(request, shard_of(former.id), submission, allowance.headers())
 
 
 async def _store(
     request: web.Request, shard: int, submission: Submission, headers: dict[str, str]
 ) -> web.Response:
     enqueued = await request.app[INTAKE].submit(shard, submission)
-    check_stored(request, submission, enqueued)
+    check_stored(request, submission.queue, enqueued)
     record = await request.app[STORE].run(commands.read_job(enqueued.id))
     if record is None:
         raise JobNotFound
     headers["Location"] = f"/api/jobs/{record.id}"
     if enqueued.outcome is Outcome.REPLAYED:
         headers["Idempotent-Replayed"] = "true"
+    if enqueued.outcome is Outcome.DUPLICATE:
+        headers["Deduplicated"] = "true"
     return json_answer(record.view(), status=202, headers=headers)
 
 
@@ -109,6 +107,7 @@ ROUTES = (
             PayloadTooLarge,
             UnsupportedMediaType,
             RateLimited,
+            QueueDraining,
             QueueFull,
         ),
     ),
@@ -130,6 +129,6 @@ ROUTES = (
                 example=JOB,
             ),
         ),
-        errors=(JobNotFound, IllegalState, IdempotencyConflict, RateLimited, QueueFull),
+        errors=(JobNotFound, IllegalState, IdempotencyConflict, RateLimited, QueueFull, QueueDraining),
     ),
 )

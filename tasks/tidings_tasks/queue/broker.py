@@ -20,9 +20,11 @@ from ..submission import check_enqueued
 from .actor_options import ActorDefaults, take_over
 from .committer import Committer
 from .consumer import TidingsConsumer
+from .event_loop import PatientAsyncIO
 from .messages import submission_of
 from .middleware import FOLLOWED, Policy
 from .queues import QueuePolicy
+from .results import JobResults
 
 __all__ = ["TidingsBroker", "installed_broker"]
 
@@ -61,7 +63,7 @@ class TidingsBroker(Broker):
         self._store = None if target is None else open_sync_store(target, keyspace)
         self._committer: Committer | None = None
         self._lock = threading.Lock()
-        usual = [AsyncIO(), ShutdownNotifications(), Callbacks(), Pipelines()]
+        usual = [PatientAsyncIO(), ShutdownNotifications(), Callbacks(), Pipelines()]
         super().__init__(middleware=[])
         self.queues: set[str] = set()
         for found in usual if middleware is None else middleware:
@@ -99,6 +101,8 @@ class TidingsBroker(Broker):
                 type(middleware).__name__,
             )
             return
+        if type(middleware) is AsyncIO:
+            middleware = PatientAsyncIO()
         if isinstance(middleware, AsyncIO | Policy) and any(
             type(m) is type(middleware) for m in self.middleware
         ):
@@ -128,7 +132,7 @@ class TidingsBroker(Broker):
                 )  # fmt: skip
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Store a message as a job, and return it with the job's id as its own.
+        """Store a message as a job, and return it; both it and the one that is given get the job's id as their own.
 
         Its options ``owner`` and ``org`` say whose it is (default: ``system``); what Pipelines and Callbacks send
         belongs to the owner of the job that it follows.
@@ -150,7 +154,9 @@ class TidingsBroker(Broker):
         )  # fmt: skip
         reply = store.run(commands.enqueue(shard, [submission]))
         (job_id,) = check_enqueued(reply)
-        stored = message.copy(message_id=job_id)
+        # A group, or whoever keeps a message and sends it, asks for its result by the message that was given here.
+        object.__setattr__(message, "message_id", job_id)
+        stored = message.copy()
         self.emit_after("enqueue", stored, delay)
         return stored
 
@@ -163,6 +169,20 @@ class TidingsBroker(Broker):
                 self._committer.start()
             committer = self._committer
         return TidingsConsumer(committer, queue_name, prefetch=prefetch, timeout_s=timeout / 1000)
+
+    def stop_claiming(self) -> None:
+        """Have consumers claim no more; running actors get ``shutdown_grace_s`` before their contexts hand them back."""
+        with self._lock:
+            if self._committer is not None:
+                self._committer.stop_claiming()
+
+    def get_results_backend(self) -> Any:
+        """The backend of the program's Results middleware.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        return JobResults(super().get_results_backend())
 
     def flush(self, queue_name: str) -> None:
         """Not supported: jobs are cancelled one by one, so that their watchers learn it."""

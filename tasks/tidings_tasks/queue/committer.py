@@ -6,13 +6,12 @@ import logging
 import os
 import random
 import secrets
+import signal
 import socket
 import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
-
-from dramatiq.middleware import TimeLimitExceeded, raise_thread_exception
 
 from tidings.protocol import shard_of
 from tidings.protocol.errors import StoreUnavailable
@@ -25,6 +24,7 @@ from ..outbox import Bounds, Outbox
 from ..store import Claim, SyncStore, WriteCode, commands
 from .messages import AttemptMessage, message_of
 from .policy import Verdict
+from .time_limits import TimeLimits
 
 if TYPE_CHECKING:
     from .broker import TidingsBroker
@@ -54,12 +54,17 @@ class Committer:
         settings = broker.settings
         self.lease_ms = round(settings.lease_s * 1000)
         self.name = f"dramatiq-{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.is_stopping = False
+        """Whether nothing is to be claimed any more."""
         self._lease_s = settings.lease_s
+        self._grace_s = settings.shutdown_grace_s
+        self._hand_back_at: float | None = None
         self._files = None
         if broker.has_settings:
             self._files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
         self._woken = threading.Event()
         self._is_closing = False
+        self._time_limits = TimeLimits(self._woken.set)
         self._lock = threading.Lock()
         self._held: dict[Attempt, AttemptMessage] = {}
         self._outboxes = [
@@ -73,7 +78,7 @@ class Committer:
         self._heartbeat = Heartbeat(
             SyncStore(store.url, store.keyspace, lease_s=self._lease_s, timeout_s=settings.store_timeout_s),
             Role(self.name, "dramatiq", "", sorted(broker.get_declared_queues()), 0, _now_ms()), self._tally,
-            running=self._attempts, is_stopping=lambda: self._is_closing, now_ms=_now_ms,
+            running=self._attempts, is_stopping=lambda: self.is_stopping, now_ms=_now_ms,
         )  # fmt: skip
         self._thread = threading.Thread(target=self._run, name="tidings-committer", daemon=True)
 
@@ -84,8 +89,15 @@ class Committer:
         self._thread.start()
         self._heartbeat.start()
 
+    def stop_claiming(self) -> None:
+        """Have nothing claimed any more. After ``shutdown_grace_s`` the contexts of what still runs hand it back."""
+        self._hand_back_at = time.monotonic() + self._grace_s
+        self.is_stopping = True
+        self._woken.set()
+
     def close(self, timeout_s: float) -> None:
         """Write what is left, for at most so long, and end the thread."""
+        self.is_stopping = True
         self._is_closing = True
         self._woken.set()
         self._thread.join(timeout_s)
@@ -97,56 +109,78 @@ class Committer:
     def hold(self, claim: Claim) -> AttemptMessage:
         """Take a claim in: from now on its lease is renewed."""
         outbox = self._outboxes[shard_of(claim.id)]
-        attempt = Attempt(claim, outbox, files=self._files, is_shutting_down=lambda: self._is_closing)
+        attempt = Attempt(claim, outbox, files=self._files, is_shutting_down=lambda: self.is_stopping)
         message = AttemptMessage(message_of(attempt, claim.id), attempt)
+        message.time_limits = self._time_limits
         with self._lock:
             self._held[attempt] = message
         return message
 
     def end(self, message: AttemptMessage, verdict: Verdict) -> None:
         """End an attempt. It is held until the store has it."""
-        message.deadline = None
+        message.end_time()
         self._tally.count(message.attempt, verdict.verb)
         message.attempt.outbox.close(message.attempt, verdict.verb, verdict.data, verdict.extra)
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception:
+            # Without this thread nothing is stored and no lease renewed: the process is of no use, and its jobs run
+            # elsewhere when it has ended.
+            _log.critical("the link to the store failed; the worker ends", exc_info=True)
+            with self._lock:
+                held = list(self._held)
+            for attempt in held:
+                attempt.ask_to_stop(StopReason.LOST)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _work(self) -> None:
         while True:
             self._woken.wait(self._pause_s())
             self._woken.clear()
             for shard, outbox in enumerate(self._outboxes):
-                self._commit(shard, outbox)
+                # One batch at a time, so that renewals do not wait for actors that write without end.
+                if self._commit(shard, outbox):
+                    self._woken.set()
             if time.monotonic() >= self._renew_at:
                 self._renew_at = time.monotonic() + self._lease_s / 3
                 self._renew()
-            self._interrupt_late()
+            self._time_limits.interrupt_late()
+            if self._hand_back_at is not None and time.monotonic() >= self._hand_back_at:
+                self._hand_back_at = None
+                self._hand_back()
             if self._is_closing and all(outbox.is_empty for outbox in self._outboxes):
                 return
 
     def _pause_s(self) -> float:
-        with self._lock:
-            deadlines = [m.deadline for m in self._held.values() if m.deadline is not None]
-        streams = [at for outbox in self._outboxes if (at := outbox.next_due()) is not None]
-        return max(0.0, min([self._renew_at, *deadlines, *streams]) - time.monotonic())
+        due = [self._renew_at, self._hand_back_at, self._time_limits.next_due()]
+        due += [outbox.next_due() for outbox in self._outboxes]
+        return max(0.0, min(at for at in due if at is not None) - time.monotonic())
 
-    def _commit(self, shard: int, outbox: Outbox) -> None:
-        while (batch := outbox.take()).writes:
-            self._call += 1
-            command = commands.step(
-                shard, worker=self.name, call=self._call, lease_ms=self.lease_ms, writes=batch.writes, most=0
-            )
-            backoff_s = _LEAST_BACKOFF_S
-            while True:
-                try:
-                    reply = self.store.run(command)
-                    break
-                except StoreUnavailable as error:
-                    _log.warning("outcomes wait for the store: %s", error)
-                    time.sleep(random.uniform(_LEAST_BACKOFF_S, backoff_s))
-                    backoff_s = min(_MOST_BACKOFF_S, 2 * backoff_s)
-            for attempt, code in outbox.settle(batch, reply.codes):
-                self._act_on(attempt, code)
-                if attempt.is_closed and attempt.pending_writes == 0:
-                    self._let_go(attempt)
+    def _commit(self, shard: int, outbox: Outbox) -> bool:
+        """Write a batch, and say whether there was one."""
+        batch = outbox.take()
+        if not batch.writes:
+            return False
+        self._call += 1
+        command = commands.step(
+            shard, worker=self.name, call=self._call, lease_ms=self.lease_ms, writes=batch.writes, most=0
+        )
+        backoff_s = _LEAST_BACKOFF_S
+        while True:
+            try:
+                reply = self.store.run(command)
+                break
+            except StoreUnavailable as error:
+                _log.warning("outcomes wait for the store: %s", error)
+                time.sleep(random.uniform(_LEAST_BACKOFF_S, backoff_s))
+                backoff_s = min(_MOST_BACKOFF_S, 2 * backoff_s)
+        for attempt, code in outbox.settle(batch, reply.codes):
+            self._act_on(attempt, code)
+            if attempt.is_closed and attempt.pending_writes == 0:
+                self._let_go(attempt)
+        return True
 
     def _renew(self) -> None:
         with self._lock:
@@ -173,14 +207,11 @@ class Committer:
             attempt.ask_to_stop(StopReason.LOST)
             self._let_go(attempt)
 
-    def _interrupt_late(self) -> None:
-        now = time.monotonic()
+    def _hand_back(self) -> None:
         with self._lock:
-            late = [m for m in self._held.values() if m.deadline is not None and m.deadline <= now]
-        for message in late:
-            message.deadline = None
-            message.attempt.ask_to_stop(StopReason.TIMED_OUT)
-            raise_thread_exception(message.thread_id, TimeLimitExceeded)  # type: ignore[no-untyped-call]  # Dramatiq's own
+            held = [attempt for attempt in self._held if not attempt.is_closed]
+        for attempt in held:
+            attempt.ask_to_stop(StopReason.HANDED_BACK)
 
     def _attempts(self) -> list[Attempt]:
         with self._lock:

@@ -25,6 +25,7 @@ __all__ = ["TidingsConsumer"]
 _log = logging.getLogger(__name__)
 
 _LEAST_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 2.0
+_LEAVING_S = 0.1
 _RELEASE = Verdict(Verb.RELEASE, b"null")
 
 
@@ -43,11 +44,17 @@ class TidingsConsumer(Consumer):
         self._freed = threading.Condition()
         self._shards = list(range(self._store.keyspace.shards))
         self._backoff_s = _LEAST_BACKOFF_S
+        self._has_token = False
 
     def __next__(self) -> AttemptMessage | None:
         """Return the next message, or None when none came in time."""
         deadline = time.monotonic() + self._timeout_s
-        while not self._ready:
+        while True:
+            if self._committer.is_stopping:
+                self._leave(deadline)
+                return None
+            if self._ready:
+                return self._ready.popleft()
             free = self._wait_for_room(deadline)
             if free == 0:
                 return None
@@ -56,13 +63,14 @@ class TidingsConsumer(Consumer):
                 self._backoff_s = _LEAST_BACKOFF_S
                 if not self._ready and not self._wait_for_token(deadline):
                     return None
+                # A token that came as the worker was told to stop is for another one.
+                self._has_token = not self._ready
             except StoreUnavailable as error:
                 if self._backoff_s == _LEAST_BACKOFF_S:
                     _log.warning("queue %s waits for the store: %s", self._queue, error)
                 time.sleep(random.uniform(_LEAST_BACKOFF_S, self._backoff_s))
                 self._backoff_s = min(_MOST_BACKOFF_S, 2 * self._backoff_s)
                 return None
-        return self._ready.popleft()
 
     def ack(self, message: MessageProxy) -> None:
         """End an attempt as was decided, or as completed."""
@@ -93,6 +101,28 @@ class TidingsConsumer(Consumer):
             with self._freed:
                 self._open -= 1
                 self._freed.notify()
+
+    def _leave(self, deadline: float) -> None:
+        """Hand back what was not passed on, and claim nothing until the worker ends this thread."""
+        self.close()
+        if self._has_token:
+            self._has_token = False
+            try:
+                self._give_token_back()
+            except StoreUnavailable as error:
+                _log.debug("a wake token of queue %s is lost: %s", self._queue, error)
+        time.sleep(max(0.0, min(_LEAVING_S, deadline - time.monotonic())))
+
+    def _give_token_back(self) -> None:
+        for shard in self._shards:
+            self._call += 1
+            # To name a queue and want nothing of it is enough.
+            self._store.run(
+                commands.step(
+                    shard, worker=self._name, call=self._call, lease_ms=self._committer.lease_ms,
+                    wants=[(self._queue, 0)], most=0,
+                )
+            )  # fmt: skip
 
     def _wait_for_room(self, deadline: float) -> int:
         with self._freed:

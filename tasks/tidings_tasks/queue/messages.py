@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,10 +18,11 @@ from ..attempt import Attempt
 from ..job_type import JobType
 from ..registry import Registry
 from ..store import Claim, Keyspace, Spec, Submission, Tenant
-from ..submission import prepare
+from ..submission import kept_ms_of, prepare
 from .actor_options import ActorDefaults, read_policy
 from .policy import Verdict
 from .queues import QueuePolicy, policy_of
+from .time_limits import TimeLimits
 
 __all__ = ["AttemptMessage", "message_of", "submission_of"]
 
@@ -35,10 +37,13 @@ class AttemptMessage(MessageProxy):
         super().__init__(message)
         self.attempt = attempt
         self.verdict: Verdict | None = None
-        self.deadline: float | None = None
-        """When (``time.monotonic``) its time is over; None while it does not run."""
-        self.thread_id = 0
-        """The thread it runs on, under the stock worker."""
+        self.time_limits: TimeLimits | None = None
+        """What keeps its time under the stock worker; ours keeps it in another way."""
+
+    def end_time(self) -> None:
+        """Its actor does not run any more."""
+        if self.time_limits is not None:
+            self.time_limits.end(self.attempt)
 
 
 def submission_of(
@@ -57,8 +62,8 @@ def submission_of(
 
     Args:
         inherited: whose it is when its options don't say: that of the job it follows, else the system's.
-        policies: of the queues. Of a plain actor's jobs they say the priority alone: its time limit and retries are
-            Dramatiq's own.
+        policies: of the queues. Of a plain actor's jobs they say the priority and the retention: its time limit and
+            retries are Dramatiq's own.
 
     Raises:
         InvalidInput: arguments or options are no JSON, or the job type does not take them.
@@ -74,7 +79,7 @@ def submission_of(
             job_type, tenant, keyspace, input=data, queue=message.queue_name, registry=registry,
             policies=policies,
         )  # fmt: skip
-        return shard, Submission(made.id, made.spec, made.queue, made.priority, due)
+        return shard, replace(made, due=due)
     policy = read_policy(options, actor.options if actor is not None else {}, defaults)
     kept = {name: value for name, value in options.items() if name not in _NOT_KEPT}
     spec = Spec(
@@ -89,9 +94,19 @@ def submission_of(
     )
     # Dramatiq's priority is relative, lower first; it shifts that of the queue.
     shift = actor.priority if actor is not None else 0
-    priority = min(MAX_PRIORITY, max(1, policy_of(policies, message.queue_name).priority + shift))
+    place = policy_of(policies, message.queue_name)
+    priority = min(MAX_PRIORITY, max(1, place.priority + shift))
     shard = keyspace.shard_of_tenant(tenant)
-    return shard, Submission(new_job_id(shard), spec, message.queue_name, priority, due)
+    completed_kept_ms, failed_kept_ms = kept_ms_of(place)
+    return shard, Submission(
+        id=new_job_id(shard),
+        spec=spec,
+        queue=message.queue_name,
+        priority=priority,
+        due=due,
+        completed_kept_ms=completed_kept_ms,
+        failed_kept_ms=failed_kept_ms,
+    )
 
 
 def message_of(claim: Claim | Attempt, job_id: str) -> Message[Any]:

@@ -7,13 +7,13 @@ the decision travels with the acknowledgement, so no failure of the connection c
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from dramatiq.asyncio import async_to_sync
+from dramatiq.common import iter_queue
 from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware, Shutdown, SkipMessage, TimeLimitExceeded
 from pydantic import TypeAdapter
@@ -77,6 +77,14 @@ class Policy(Middleware):
         if isinstance(worker, dramatiq.Worker):
             broker.declare_jobs()
 
+    def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        """Have the stock worker claim no more, and hand back what it has claimed and not begun."""
+        if isinstance(worker, dramatiq.Worker):
+            broker.stop_claiming()
+            # Dramatiq does so too, but only when the last running actor has ended, which may take minutes.
+            for item in iter_queue(worker.work_queue):  # type: ignore[no-untyped-call]  # Dramatiq's own
+                worker.consumers[item.message.queue_name].requeue_messages([item.message])
+
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """Write what the stock worker's threads have acknowledged, before the process ends."""
         if isinstance(worker, dramatiq.Worker):
@@ -100,8 +108,8 @@ class Policy(Middleware):
                 self._refuse(message, judge_refusal(message.attempt, error))
         is_async = native_coroutine(actor) is not None
         CURRENT.set(JobContext(message.attempt) if is_async else SyncJobContext(message.attempt))
-        message.thread_id = threading.get_ident()
-        message.deadline = time.monotonic() + message.attempt.spec.timeout_s
+        if message.time_limits is not None:
+            message.time_limits.begin(message.attempt)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -109,7 +117,7 @@ class Policy(Middleware):
         """Decide how the attempt ends."""
         if not isinstance(message, AttemptMessage):
             return
-        message.deadline = None
+        message.end_time()
         CURRENT.set(None)
         FOLLOWED.set(message.attempt.spec.tenant)
         if exception is None:
@@ -122,7 +130,7 @@ class Policy(Middleware):
     def after_skip_message(self, broker: Any, message: Any) -> None:
         """Forget the context of a message that is not processed."""
         if isinstance(message, AttemptMessage):
-            message.deadline = None
+            message.end_time()
             CURRENT.set(None)
 
     def _refuse(self, message: AttemptMessage, verdict: Verdict) -> None:

@@ -47,6 +47,10 @@ class Keyspace:
         """The list on which an idle worker waits for a queue."""
         return f"{self.shard(shard)}:wake:{queue}"
 
+    def nudge_list(self, shard: int, worker: str) -> str:
+        """The list by which a worker ends its own waiting for queues, to wait for others."""
+        return f"{self.shard(shard)}:nudge:{worker}"
+
     def mailbox(self, shard: int, worker: str) -> str:
         """The list of messages to one worker."""
         return f"{self.shard(shard)}:mb:{worker}"

@@ -176,6 +176,7 @@ class JobRecord:
             "position": self.position,
             "queue_position": self.queue_place,
             "eta_s": None,
+            "waiting_for": self.waiting_for,
             "updated_at": iso_time(self.updated_ms),
         }
 
@@ -200,6 +201,9 @@ class JobRecord:
             "tags": list(spec.tags),
             "metadata": spec.metadata or {},
             "retry_of": spec.retry_of,
+            "concurrency_key": self.concurrency_key,
+            "expires_at": None if self.expires_ms is None else iso_time(self.expires_ms),
+            "usage": None if self.usage is None else orjson.Fragment(self.usage),
             "worker": self.worker,
             "cancel_requested": self.cancel_requested,
             "created_at": iso_time(self.created_ms),

@@ -39,6 +39,7 @@ FORMAT = "2"
 
 _RETRIES = 3
 _MAX_CONNECTIONS = 64
+_NUDGE_KEPT_MS = 1_000
 _LEAST_WAIT_S = 0.01
 _REFUSALS = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 _REFUSAL_CODES = ("BUSY ", "MISCONF ", "NOREPLICAS ")
@@ -204,6 +205,18 @@ class Store(_Shell):
                 return reply[0].decode(), reply[1]
             if time.monotonic() >= deadline:
                 return None
+
+    async def nudge(self, key: str) -> None:
+        """End a ``wait`` for this list; one that begins within the next second too.
+
+        Raises:
+            StoreUnavailable: the store went away.
+        """
+        with _heeded(), _translated():
+            async with self._redis.pipeline(transaction=True) as both:
+                both.rpush(key, b"1")
+                both.pexpire(key, _NUDGE_KEPT_MS)
+                await both.execute()
 
     async def ping(self) -> None:
         """Raise ``StoreUnavailable`` unless the store answers."""

@@ -30,6 +30,7 @@ from ..job_modules import import_job_modules
 from ..logs import configure_logging
 from ..outbox import Outbox
 from ..queue.policy import Verdict, judge_error, judge_refusal
+from ..queue.queues import QueuePolicy
 from ..registry import REGISTRY
 from ..store import Claim, Keyspace, Spec
 from ..usage import ProcessMeter, rss_bytes
@@ -82,7 +83,8 @@ class Child:
         configure_logging(init["log_level"], init["log_format"], secrets=tuple(init["secrets"]))
         import_job_modules(init["jobs"])
         keyspace = Keyspace(init["key_prefix"], init["shards"])
-        stack.enter_context(connected(init["store_url"], keyspace))
+        queues = {name: QueuePolicy.model_validate(policy) for name, policy in init["queues"].items()}
+        stack.enter_context(connected(init["store_url"], keyspace, queues))
         stack.enter_context(job_logging(lambda: None))
         self._files = FileStore(Path(init["files"]), max_file_bytes=init["max_file_bytes"])
 

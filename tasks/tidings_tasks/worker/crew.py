@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dramatiq.errors import ActorNotFound
@@ -24,42 +24,18 @@ from ..usage import rss_bytes
 from .actor_calls import AsyncActorCall, plan_actor_call
 from .calls import AsyncJobCall, SyncJobCall, log_error
 from .execution import AsyncExecution, Execution, SyncExecution
+from .hook_calls import HookCalls
 from .metrics import Metrics
 from .process_execution import ProcessExecution
 from .processes import Processes
+from .slots import Slots
 from .threads import Threads
 
-__all__ = ["Crew", "Slots"]
+__all__ = ["Crew", "CrewOptions"]
 
 _log = logging.getLogger(__name__)
 
 _Key = tuple[str, int]
-
-
-class Slots:
-    """How many more jobs may run. Shared by the lanes of all shards; used on one loop."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.free = size
-        self._listeners: list[Callable[[], None]] = []
-
-    def listen(self, on_free: Callable[[], None]) -> None:
-        """Call ``on_free`` whenever a slot is given back."""
-        self._listeners.append(on_free)
-
-    def reserve(self, most: int) -> int:
-        """Take what is free, up to so many; what is not used is given back."""
-        taken = min(most, self.free)
-        self.free -= taken
-        return taken
-
-    def give_back(self, count: int) -> None:
-        """Free slots again."""
-        self.free += count
-        if count:
-            for on_free in self._listeners:
-                on_free()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +59,7 @@ class Crew:
         processes: Processes,
         metrics: Metrics,
         tally: Tally,
+        hooks: HookCalls,
     ) -> None:
         self._options = options
         self._slots = slots
@@ -90,6 +67,7 @@ class Crew:
         self._processes = processes
         self._metrics = metrics
         self._tally = tally
+        self._hooks = hooks
         self._rss_bytes = rss_bytes()
         self._running: dict[_Key, Execution] = {}
         self._strays: set[AsyncExecution] = set()
@@ -129,18 +107,19 @@ class Crew:
             if self.is_stopping:
                 # The claim was under way when the worker was told to stop.
                 outbox.close(attempt, Verb.RELEASE, b"null")
-                self._slots.give_back(1)
+                self._slots.give_back(attempt.queue)
                 continue
             try:
                 execution = self._plan(attempt)
             except Exception as error:  # a validator of the author's may raise anything
                 self._refuse(attempt, error)
-                self._slots.give_back(1)
+                self._slots.give_back(attempt.queue)
                 continue
             attempt.memory_peak_bytes = self._rss_bytes
             self._running[key] = execution
             self._idle.clear()
             self._metrics.count_start(attempt)
+            self._hooks.tell_started(attempt)
             execution.start()
 
     def tell_stopping(self) -> None:
@@ -164,6 +143,8 @@ class Crew:
                 self.stop(*key, StopReason.CANCELLED)
             if attempt.is_closed and attempt.pending_writes == 0:
                 self._let_go(shard, key)
+                if attempt.verdict is not None and code is not WriteCode.REFUSED:
+                    self._hooks.tell_ended(attempt, attempt.verdict, code)
 
     def renewed(self, shard: int, attempts: Iterable[_Key], codes: Iterable[WriteCode]) -> None:
         """Act on what the store said to the renewal of these leases."""
@@ -232,19 +213,21 @@ class Crew:
         else:
             log_error(attempt, error)
             verdict = judge_error(attempt, error)
+        attempt.verdict = verdict
         attempt.outbox.close(attempt, verdict.verb, verdict.data, verdict.extra)
         self._metrics.refused.labels(verdict.verb.value).inc()
 
     def _on_end(self, execution: Execution, verdict: Verdict) -> None:
         attempt = execution.attempt
         self._running.pop((attempt.job_id, attempt.number), None)
+        attempt.verdict = verdict
         self._metrics.count_end(attempt, verdict)
         self._tally.count(attempt, verdict.verb)
         if isinstance(execution, AsyncExecution) and execution.is_stray:
             self._strays = {stray for stray in self._strays if stray.is_stray} | {execution}
         if not self._running:
             self._idle.set()
-        self._slots.give_back(1)
+        self._slots.give_back(attempt.queue)
 
     def _lose(self, shard: int, attempt: Attempt) -> None:
         key = (attempt.job_id, attempt.number)

@@ -65,10 +65,7 @@ class Execution:
             timer.cancel()
         attempt = self.attempt
         self._measure()
-        extra = verdict.extra
-        if verdict.verb is Verb.COMPLETE and attempt.usage is not None:
-            extra = attempt.usage.to_json()
-        attempt.outbox.close(attempt, verdict.verb, verdict.data, extra)
+        attempt.outbox.close(attempt, verdict.verb, verdict.data, _with_usage(verdict, attempt.usage))
         self._on_end(self, verdict)
 
     def _measure(self) -> None:
@@ -206,6 +203,17 @@ class SyncExecution(Execution):
         if not self.is_over:
             self._threads.finish()
             self._end(verdict)
+
+
+def _with_usage(verdict: Verdict, usage: Usage | None) -> str:
+    """Add what was used to a verdict's extra, as ``step.lua`` takes it."""
+    if usage is None:
+        return verdict.extra
+    if verdict.verb is Verb.COMPLETE:
+        return usage.to_json()
+    if verdict.verb in (Verb.FAIL, Verb.RETRY):
+        return f'{verdict.extra[:-1]},"usage":{usage.to_json()}}}'
+    return verdict.extra
 
 
 def _keep_usage(attempt: Attempt, cpu_s: float) -> None:

@@ -15,16 +15,19 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tidings.protocol.errors import StoreUnavailable
 
 from ..attempt import StopReason
 from ..outbox import Batch, Bounds, Outbox
+from ..queue.queues import BUILT_IN_POLICIES, QueuePolicy
 from ..store import StepReply, Store, commands
-from .crew import Crew, Slots
+from .crew import Crew
 from .metrics import Metrics
+from .slots import Reservation, Slots, Turns
 
 __all__ = ["Lane", "LaneOptions"]
 
@@ -41,13 +44,14 @@ _CANCEL = re.compile(rb"cancel (\S+):(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class LaneOptions:
-    """What a lane is told once. ``queues`` in the order in which they are served."""
+    """What a lane is told once. ``policies`` say in which order it asks its ``queues``."""
 
     worker: str
     queues: Sequence[str]
     lease_ms: int
     max_event_bytes: int
     bounds: Bounds = field(default_factory=Bounds)
+    policies: Mapping[str, QueuePolicy] = field(default_factory=lambda: BUILT_IN_POLICIES)
 
 
 class Lane:
@@ -76,7 +80,11 @@ class Lane:
         self._may_listen = asyncio.Event()
         self._looks = True
         self._has_plenty = False
+        # What the last look could not ask for: any job, or one of these queues.
         self._is_starved = False
+        self._full: frozenset[str] = frozenset()
+        self._unheard: frozenset[str] = frozenset()
+        self._turns = Turns(options.queues, options.policies)
         self._is_claiming = True
         self._is_closing = False
         self._due_at: float | None = None
@@ -108,15 +116,21 @@ class Lane:
             await asyncio.gather(*steppers, return_exceptions=True)
 
     async def listen(self) -> None:
-        """Wait for the queues' wake tokens while there are free slots."""
-        lists = [self._store.keyspace.wake_list(self.shard, queue) for queue in self._options.queues]
+        """Wait for the wake tokens of the queues that may start something, while there are free slots."""
+        keyspace = self._store.keyspace
+        nudge = keyspace.nudge_list(self.shard, self._options.worker)
         while True:
             await self._may_listen.wait()
+            # The token of a full queue would be taken, given back, and taken again without end.
+            self._unheard = self._slots.full_queues()
+            heard = [queue for queue in self._options.queues if queue not in self._unheard]
+            lists = [*(keyspace.wake_list(self.shard, queue) for queue in heard), nudge]
             try:
                 await self._store.wait(lists, _LISTEN_S)
             except StoreUnavailable:
                 await asyncio.sleep(random.uniform(_LEAST_BACKOFF_S, 2 * _LEAST_BACKOFF_S))
             # Also when the time is over: a token can be lost with the worker that took it.
+            self._unheard = frozenset()
             self._may_listen.clear()
             self._looks = True
             self._wake()
@@ -153,39 +167,55 @@ class Lane:
             await asyncio.sleep(0)
 
     async def _commit(self, batch: Batch, *, looks: bool) -> None:
-        # A part of the slots alone: were all filled by one step, all would be free at the same time, and the other idle.
-        most = min(_CLAIM_BATCH, -(-self._slots.size // _STEPS_UNDER_WAY))
-        room = self._slots.reserve(most) if looks and self._is_claiming else 0
+        held = self._reserve() if looks else None
         # Where there was plenty, the other step fills what is left, at the same time.
-        self._looks = looks and self._is_claiming and self._has_plenty and self._slots.free > 0
+        self._looks = held is not None and self._has_plenty and held.room > 0 and self._slots.free > 0
         if self._looks:
             self._wake()
-        # With no slot left, or none wanted, a look still names the queues: it gives back the token that may have been
-        # taken from one of them.
-        wants = [(queue, room) for queue in self._options.queues] if looks else []
-        reply = await self._step(batch, wants, room)
+        reply = await self._step(batch, held)
         due_ms = reply.next_due_ms
         self._due_at = None if due_ms is None else time.monotonic() + due_ms / 1000
         self._crew.settle(self.shard, self.outbox.settle(batch, reply.codes))
         self._crew.take(self.shard, self.outbox, reply.claims)
-        if looks:
-            self._has_plenty = 0 < room == len(reply.claims)
-            self._slots.give_back(room - len(reply.claims))
-            self._is_starved = self._slots.free == 0
+        if held is not None:
+            self._turns.serve(reply.claims)
+            is_more = self._slots.settle(held, reply.claims)
+            self._has_plenty = is_more and held.room > 0
+            self._is_starved = self._slots.free <= 0
+            self._full = self._slots.full_queues()
             if self._is_claiming and not self._is_starved:
-                if self._has_plenty or room == 0:
+                if is_more:
                     self._looks = True
                 # It may be set too by a token that came while the step was under way.
                 if not self._looks:
-                    self._may_listen.set()
+                    await self._listen_again()
 
-    async def _step(self, batch: Batch, wants: Sequence[tuple[str, int]], room: int) -> StepReply:
+    def _reserve(self) -> Reservation:
+        # With no slot left, or none wanted, a look still names the queues: it gives back the token that may have been
+        # taken from one of them.
+        # What this look cannot ask for, and what is free before it is over.
+        self._is_starved, self._full = self._slots.free <= 0, self._slots.full_queues()
+        if not self._is_claiming or self._is_starved:
+            return self._slots.reserve(0, self._turns.plain)
+        # A part of the slots alone: were all filled by one step, all would be free at the same time, and the other idle.
+        most = min(_CLAIM_BATCH, -(-self._slots.size // _STEPS_UNDER_WAY))
+        return self._slots.reserve(most, *self._turns.next())
+
+    async def _listen_again(self) -> None:
+        if len(self._full) < len(self._options.queues):
+            self._may_listen.set()
+        if self._unheard - self._full:
+            # A queue that was full when the listening began: it must not wait for the end of that.
+            with suppress(StoreUnavailable):
+                await self._store.nudge(self._store.keyspace.nudge_list(self.shard, self._options.worker))
+
+    async def _step(self, batch: Batch, held: Reservation | None) -> StepReply:
         self._call += 1
         call = self._call
         self._under_way.append(call)
         command = commands.step(
             self.shard, worker=self._options.worker, call=call, lease_ms=self._options.lease_ms,
-            writes=batch.writes, wants=wants, most=room,
+            writes=batch.writes, wants=held.wants if held else (), most=held.room if held else 0,
         )  # fmt: skip
         backoff_s = _LEAST_BACKOFF_S
         while True:
@@ -217,9 +247,9 @@ class Lane:
         except TimeoutError:
             return
 
-    def _on_free_slot(self) -> None:
-        if self._is_starved:
-            self._is_starved = False
+    def _on_free_slot(self, queue: str | None) -> None:
+        if self._is_starved or queue in self._full or queue in self._unheard:
+            self._is_starved, self._full = False, frozenset()
             self._looks = True
             self._wake()
 

@@ -50,6 +50,12 @@ class Metrics:
             "Calls that did not reach the store.",
             registry=self.registry,
         )
+        self.hooks = Counter(
+            "tidings_worker_hook_calls_total",
+            "Calls of hooks, by what became of them: ok, failed, timed_out, dropped.",
+            ["event", "outcome"],
+            registry=self.registry,
+        )
         self.running = Gauge("tidings_worker_running", "Jobs that run now.", registry=self.registry)
         self.waiting_writes = Gauge(
             "tidings_worker_waiting_writes", "Writes the store has not taken yet.", registry=self.registry
@@ -88,6 +94,10 @@ class Metrics:
     def count_start(self, attempt: Attempt) -> None:
         """An attempt began."""
         self._find(attempt.spec.type).started.inc()
+
+    def count_hook(self, event: str, outcome: str) -> None:
+        """A hook was called, or was not."""
+        self.hooks.labels(event, outcome).inc()
 
     def count_end(self, attempt: Attempt, verdict: Verdict) -> None:
         """An attempt ended."""

@@ -71,6 +71,7 @@ class PoolOptions:
             "store_url": store_url,
             "key_prefix": settings.key_prefix,
             "shards": settings.shards,
+            "queues": {name: policy.model_dump(mode="json") for name, policy in settings.queues.items()},
             "files": str((settings.data_dir / "files").absolute()),
             "max_file_bytes": settings.max_file_bytes,
             "max_event_bytes": settings.max_event_bytes,

@@ -21,18 +21,20 @@ from ..files import FileStore
 from ..heartbeat import Heartbeat, Role, Tally
 from ..job_log import job_logging
 from ..queue.broker import installed_broker
-from ..queue.queues import order_queues
+from ..queue.queues import order_queues, policy_of
 from ..registry import REGISTRY, Registry
 from ..schedules.declared import check_declared
 from ..schedules.scheduler import Scheduler
 from ..settings import Settings
 from ..store import Keyspace, Store, SyncStore
-from .crew import Crew, CrewOptions, Slots
+from .crew import Crew, CrewOptions
 from .health import serve_health
+from .hook_calls import HookCalls
 from .lane import Lane, LaneOptions
 from .leases import LeaseKeeper
 from .metrics import Metrics
 from .processes import PoolOptions, Processes
+from .slots import Slots
 from .threads import Threads
 
 __all__ = ["Worker", "WorkerExhausted", "run_worker", "worker_name"]
@@ -44,6 +46,7 @@ _DRAIN_S = 5.0
 _DISMISS_S = 1.0
 _FAREWELL_S = 1.0
 _SAMPLE_S = 0.5
+_HOOKS_S = 0.3
 
 
 def _now_ms() -> int:
@@ -111,13 +114,19 @@ class Worker:
         every = {*settings.queues, *registry.queues, *self._broker.get_declared_queues()}
         self._queues = order_queues(every if chosen is None else chosen, settings.queues)
         self._exhausted = asyncio.Event()
-        self._slots = Slots(settings.profile.concurrency or settings.worker_concurrency)
+        self._slots = Slots(
+            settings.profile.concurrency or settings.worker_concurrency,
+            {queue: policy_of(settings.queues, queue).concurrency for queue in self._queues},
+        )
         self._threads = Threads(settings.worker_threads, self._exhausted.set)
         files = FileStore(settings.data_dir / "files", max_file_bytes=settings.max_file_bytes)
         options = CrewOptions(registry, self._broker, files, settings.max_result_bytes)
         self._tally = Tally()
         self._processes = Processes(PoolOptions.of(settings, store_url))
-        self._crew = Crew(options, self._slots, self._threads, self._processes, self.metrics, self._tally)
+        self._hooks = HookCalls(settings.hook_timeout_s, self.metrics.count_hook)
+        self._crew = Crew(
+            options, self._slots, self._threads, self._processes, self.metrics, self._tally, self._hooks
+        )
         check_declared(settings.schedules, registry, settings.queues, self._keyspace)
         self._lanes: list[Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -204,6 +213,7 @@ class Worker:
 
     async def _shut_down(self, runs: list[asyncio.Task[None]], hurry: asyncio.Event) -> None:
         crew = self._crew
+        hooks_until = time.monotonic() + self._settings.shutdown_grace_s + _HOOKS_S
         crew.tell_stopping()
         for listener in self._listeners:
             listener.cancel()
@@ -223,6 +233,8 @@ class Worker:
         _, unfinished = await asyncio.wait(runs, timeout=_DRAIN_S)
         if unfinished:
             _log.error("worker %s ends before the store took everything; what ran will run again", self.name)
+        # Only now is the last outcome stored; jobs that ended early leave their hooks the rest of the grace.
+        await self._hooks.aclose(max(_HOOKS_S, hooks_until - time.monotonic()))
         await crew.dismiss(_DISMISS_S)
 
     async def _wait_idle(self, timeout_s: float, hurry: asyncio.Event | None) -> None:
@@ -263,8 +275,8 @@ class Worker:
     def _open_heartbeat(self) -> Heartbeat:
         settings = self._settings
         role = Role(
-            name=self.name, runtime="tidings", profile="", queues=self._queues,
-            concurrency=settings.worker_concurrency, started_ms=_now_ms(),
+            name=self.name, runtime="tidings", profile=settings.profile.name, queues=self._queues,
+            concurrency=settings.profile.concurrency or settings.worker_concurrency, started_ms=_now_ms(),
         )  # fmt: skip
         store = SyncStore(
             self._url, self._keyspace, lease_s=settings.lease_s, timeout_s=settings.store_timeout_s
@@ -289,6 +301,7 @@ class Worker:
         options = LaneOptions(
             worker=self.name,
             queues=self._queues,
+            policies=self._settings.queues,
             lease_ms=round(self._settings.lease_s * 1000),
             max_event_bytes=self._settings.max_event_bytes,
         )

@@ -1,0 +1,136 @@
+"""The operator's live view: workers with what they run, and queues with what waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..client import Client
+from ..protocol.admin import Dependency, Queue, Worker
+from ..protocol.errors import TidingsError
+from .calling import JsonOption, call_server, to_json
+from .display import make_console
+from .messages import describe, one_line
+from .queues import queue_table
+
+__all__ = ["COMMANDS", "register"]
+
+COMMANDS = frozenset({"top"})
+
+_JOBS_SHOWN = 3
+_TIMEOUT_S = 10.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def top(
+        once: Annotated[bool, typer.Option("--once", help="Show it once, as it is now.")] = False,
+        interval: Annotated[
+            float, typer.Option(min=0.2, max=3600, metavar="SECONDS", help="How often it is read anew.")
+        ] = 1.0,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Show workers and queues live, until Ctrl-C (scope admin); with --json once, as one object."""
+        try:
+            call_server(lambda client: _top(client, once, interval, as_json))
+        except KeyboardInterrupt:
+            return
+
+
+async def _top(client: Client, once: bool, interval_s: float, as_json: bool) -> bool:
+    console = make_console()
+    workers, queues, dependencies = await _read(client)
+    if as_json:
+        found: dict[str, Sequence[BaseModel]] = {
+            "workers": workers,
+            "queues": queues,
+            "dependencies": dependencies,
+        }
+        typer.echo(to_json({name: [each.model_dump() for each in listed] for name, listed in found.items()}))
+        return True
+    shown = _view(workers, queues, dependencies)
+    if once or not console.is_terminal:
+        console.print(shown)
+        return True
+    with Live(shown, console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    shown = _view(*await _read(client))
+                live.update(shown, refresh=True)
+            except TimeoutError:
+                live.update(Group(Text("no answer; trying again"), shown), refresh=True)
+            except TidingsError as error:
+                if not error.temporary:
+                    raise
+                live.update(Group(Text(describe(error)), shown), refresh=True)
+
+
+async def _read(client: Client) -> tuple[list[Worker], list[Queue], list[Dependency]]:
+    return await asyncio.gather(client.admin.workers(), client.admin.queues(), client.admin.dependencies())
+
+
+def _view(workers: Sequence[Worker], queues: Sequence[Queue], dependencies: Sequence[Dependency]) -> Group:
+    now = datetime.now(UTC)
+    slots = sum(worker.concurrency for worker in workers)
+    running, waiting = sum(queue.running for queue in queues), sum(queue.queued for queue in queues)
+    head = f"{now.astimezone():%H:%M:%S}  {len(workers)} workers, {slots} slots; {running} jobs running, {waiting} queued"
+    parts: list[Text | Table] = [Text(head), Text(), _worker_table(workers, now), Text()]
+    # What stands still is of little interest, but a pause is.
+    order = sorted(queues, key=lambda queue: (not (queue.queued or queue.running), queue.name))
+    parts.append(queue_table(order))
+    parts += [
+        Text(one_line(f"dependency {each.name}: {each.state}, {each.failures} failures"))
+        for each in dependencies
+    ]
+    return Group(*parts)
+
+
+def _worker_table(workers: Sequence[Worker], now: datetime) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("worker", no_wrap=True)
+    for name in ("host", "pid", "profile", "running", "memory", "done", "failed", "up", "version", "jobs"):
+        numeric = name in ("pid", "running", "memory", "done", "failed", "up")
+        table.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if numeric else "left")
+    for worker in workers:
+        table.add_row(
+            one_line(worker.id) + (" (stopping)" if worker.is_stopping else ""),
+            one_line(worker.host),
+            str(worker.pid),
+            one_line(worker.profile),
+            f"{worker.running_count}/{worker.concurrency}",
+            f"{worker.rss_bytes / 1_048_576:.0f} MiB",
+            str(worker.done),
+            str(worker.failed),
+            _span((now - worker.started_at).total_seconds()),
+            one_line(worker.version),
+            _jobs(worker, now),
+        )
+    return table
+
+
+def _jobs(worker: Worker, now: datetime) -> str:
+    shown = [f"{job.type} {_span((now - job.since).total_seconds())}" for job in worker.running[:_JOBS_SHOWN]]
+    more = worker.running_count - len(shown)
+    return one_line(", ".join([*shown, f"{more} more"] if more > 0 else shown))
+
+
+def _span(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7_200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3_600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} d"

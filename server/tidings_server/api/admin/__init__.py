@@ -1,0 +1,7 @@
+"""The calls for operators, one file a resource. All need the scope `admin`."""
+
+from . import dead, dead_bulk, dependencies, queues, workers
+
+__all__ = ["ROUTES"]
+
+ROUTES = (*dead.ROUTES, *dead_bulk.ROUTES, *queues.ROUTES, *workers.ROUTES, *dependencies.ROUTES)

@@ -1,0 +1,27 @@
+"""A former job's work as a new submission: the same owner, type, input and place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tidings.protocol import new_job_id, shard_of
+from tidings_tasks.registry import Registry
+from tidings_tasks.store import JobRecord, Submission
+
+__all__ = ["submit_again"]
+
+
+def submit_again(former: JobRecord, registry: Registry, *, key: str, fingerprint: str) -> Submission:
+    """Return the submission, whose ``retry_of`` names the former job. What waits no more has no due time and no expiry."""
+    job_type = registry.get(former.spec.type) if former.spec.type in registry else None
+    return Submission(
+        id=new_job_id(shard_of(former.id)),
+        spec=replace(former.spec, retry_of=former.id),
+        queue=former.queue,
+        priority=former.priority,
+        idempotency_key=key,
+        fingerprint=fingerprint if key else "",
+        concurrency_key=former.concurrency_key or "",
+        concurrency_limit=1 if job_type is None else job_type.concurrency_limit,
+        dependency="" if job_type is None else job_type.dependency or "",
+    )
