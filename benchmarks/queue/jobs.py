@@ -23,14 +23,14 @@ class SentAt(BaseModel):
     sent_ms: float
 
 
-@job("bench.noop")
+@job("bench.noop", queue="bench")
 async def noop(_: JobContext, __: Number) -> None:
     """Do nothing."""
     probe.begin()
     probe.end()
 
 
-@job("bench.buffered")
+@job("bench.buffered", queue="bench")
 async def buffered(ctx: JobContext, _: Number) -> None:
     """Report progress as job authors do: sent at once, in batches, without waiting for the store."""
     probe.begin()
@@ -39,7 +39,7 @@ async def buffered(ctx: JobContext, _: Number) -> None:
     probe.end()
 
 
-@job("bench.awaited")
+@job("bench.awaited", queue="bench")
 async def awaited(ctx: JobContext, _: Number) -> None:
     """Report progress, each update stored before the next."""
     probe.begin()
@@ -49,7 +49,7 @@ async def awaited(ctx: JobContext, _: Number) -> None:
     probe.end()
 
 
-@job("bench.pickup")
+@job("bench.pickup", queue="bench")
 async def pickup(_: JobContext, input: SentAt) -> None:
     """Note how late it begins."""
     probe.pick_up(input.sent_ms)

@@ -124,5 +124,5 @@ def environ(
         "BENCH_URL": url, "BENCH_SOCKET": socket, "BENCH_NOTES": str(notes), "BENCH_JOBS": str(jobs),
         "BENCH_CONCURRENCY": str(concurrency), "NODE_PATH": str(_NODE_MODULES), "PYTHONPATH": os.pathsep.join(sys.path),
         "REDIS_URL": url, "TIDINGS_DATA_DIR": str(data_dir), "WORKER_CONCURRENCY": str(concurrency),
-        "LOG_LEVEL": "warning",
+        "TIDINGS_QUEUES": json.dumps({"bench": {"concurrency": concurrency}}), "LOG_LEVEL": "warning",
     }  # fmt: skip

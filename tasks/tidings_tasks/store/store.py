@@ -27,6 +27,7 @@ from redis.retry import Retry
 from tidings.protocol.errors import StoreUnavailable, TidingsError
 
 from .commands import Command
+from .exchange import Exchange
 from .keys import Keyspace
 from .scripts import Script, load_script
 
@@ -136,6 +137,7 @@ class Store(_Shell):
     ) -> None:
         super().__init__(keyspace or Keyspace(), int(lease_s * 1000), timeout_s)
         self.url = url
+        retry = AsyncRetry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), _RETRIES)
         pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=max_connections,
@@ -143,10 +145,11 @@ class Store(_Shell):
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             health_check_interval=30,
-            retry=AsyncRetry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), _RETRIES),
+            retry=retry,
             redis_connect_func=self._greet,
         )
         self._redis = redis.asyncio.Redis.from_pool(pool)
+        self._exchange = Exchange(pool, retry, max_connections=max_connections, timeout_s=timeout_s)
 
     async def _greet(self, connection: Any) -> None:
         try:
@@ -184,9 +187,9 @@ class Store(_Shell):
 
     async def _evaluate(self, script: Script, args: list[Any]) -> Any:
         try:
-            return await self._redis.evalsha(script.sha, *args)
+            return await self._exchange.call("EVALSHA", script.sha, *args)
         except NoScriptError:
-            return await self._redis.eval(script.source, *args)
+            return await self._exchange.call("EVAL", script.source, *args)
 
     async def wait(self, keys: list[str], timeout_s: float) -> tuple[str, bytes] | None:
         """Take the first entry that one of these lists of one shard has, or None when the time is over.
@@ -234,6 +237,7 @@ class Store(_Shell):
 
     async def aclose(self) -> None:
         """Close all connections."""
+        await self._exchange.aclose()
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
