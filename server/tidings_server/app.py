@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tidings.protocol.errors import StoreUnavailable
 from tidings_tasks.files import FileStore
+from tidings_tasks.queue.limit_keeper import LimitKeeper
 from tidings_tasks.registry import Registry
 from tidings_tasks.schedules.scheduler import Scheduler
 from tidings_tasks.settings import Settings
@@ -132,6 +133,7 @@ def build_app(
         [
             _keep_files(files),
             _keep_store,
+            _keep_limits,
             _keep_relay,
             _keep_upkeep,
             _keep_schedules,
@@ -224,6 +226,20 @@ async def _keep_relay(app: web.Application) -> AsyncIterator[None]:
     await app[RELAY].start()
     yield
     await app[RELAY].aclose()
+
+
+async def _keep_limits(app: web.Application) -> AsyncIterator[None]:
+    keeper = LimitKeeper(app[STORE], app[SETTINGS], app[REGISTRY].dependencies)
+    task = asyncio.create_task(keeper.run(), name="limits of the queues")
+    task.add_done_callback(_log_end)
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _log_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("the limits of the queues are not kept: %s", error)
 
 
 async def _keep_upkeep(app: web.Application) -> AsyncIterator[None]:

@@ -21,6 +21,7 @@ from ..files import FileStore
 from ..heartbeat import Heartbeat, Role, Tally
 from ..job_log import job_logging
 from ..queue.broker import installed_broker
+from ..queue.limit_keeper import LimitKeeper
 from ..queue.queues import order_queues, policy_of
 from ..registry import REGISTRY, Registry
 from ..schedules.declared import check_declared
@@ -149,11 +150,13 @@ class Worker:
             store = self._open_store()
             stack.push_async_callback(store.aclose)
             self._open_lanes(store)
+            limits = LimitKeeper(store, self._settings, self._registry.dependencies)
             stack.push_async_callback(self._end_tasks)
             leases = self._open_leases()
             stack.push_async_callback(leases.aclose)
             self._task(self._watch_memory(), "memory")
-            runs = [self._task(lane.run(), "run", lane) for lane in self._lanes]
+            self._task(limits.watch(), "limits")
+            runs = [self._task(_run_lane(lane, limits), "run", lane) for lane in self._lanes]
             for lane in self._lanes:
                 self._listeners.append(self._task(lane.listen(), "listen", lane))
                 self._task(lane.hear(), "hear", lane)
@@ -318,3 +321,9 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _run_lane(lane: Lane, limits: LimitKeeper) -> None:
+    # Before the first claim: the store lets through what it knows no limit of.
+    await limits.write(lane.shard)
+    await lane.run()
