@@ -364,6 +364,7 @@ def test_check_finds_nothing_wrong_with_a_good_set_up(valkey_url: str, tmp_path:
         "TIDINGS_DATA_DIR",
         "TIDINGS_ENV",
         "TIDINGS_JOBS",
+        "TIDINGS_WORKER_PROFILE",
     }
     assert any(re.fullmatch(r"Valkey \d+\.\d+\.\d+ answers", entry["message"]) for entry in findings)
     assert not list(tmp_path.iterdir())
@@ -383,6 +384,46 @@ def test_check_says_how_to_mend_every_fault(tmp_path: Path) -> None:
     assert "the store at 127.0.0.1:1 does not answer: connection refused" in done.stdout
     assert "judged as production (the default, since it is not set); TIDINGS_ENV=development" in done.stdout
     assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_check_shows_what_is_declared(tmp_path: Path) -> None:
+    """Of a built-in queue what differs, and what a worker of these settings serves."""
+    (tmp_path / "tidings.toml").write_text(
+        '[queues.ai]\nrate_per_owner = "1/s"\n[queues.films]\n[dependencies.openai]\nfailures = 2\n'
+    )
+    environ = {"TIDINGS_ENV": "development", "TIDINGS_WORKER_PROFILE": "ai"}
+    done = run("check", "--json", cwd=tmp_path, WORKER_CONCURRENCY="9", **environ)
+    said = {entry["subject"]: entry["message"] for entry in json.loads(done.stdout)}
+    assert said["TIDINGS_WORKER_PROFILE"] == "ai: up to 9 jobs at once of ai, embeddings"
+    assert said["queue ai"] == "rate_per_owner 1/s"
+    assert said["queue films"].startswith("priority 3, concurrency 10, timeout_s 300")
+    assert said["dependency openai"] == "opens for 30 s after 2 failures within 60 s"
+    assert "queue emails" not in said
+    (tmp_path / "tidings.toml").write_text("[queues.ai]\nrte = 1\n")
+    assert "tidings.toml: queues.ai.rte: unknown" in run("check", cwd=tmp_path).stdout
+
+
+def test_a_worker_is_told_its_queues_in_one_way(tmp_path: Path) -> None:
+    """By name or by profile; what is not there is told with what is."""
+    modules = ["tidings_tasks.demo"]
+    said = refusal("worker", *modules, "--queues", "ai", "--profile", "ai", cwd=tmp_path)
+    assert "--profile" in said
+    assert "give one of them" in " ".join(said.replace("│", " ").split())
+    said = refusal("worker", *modules, "--profile", "primry", cwd=tmp_path)
+    assert "did you mean primary?" in said
+    said = refusal("worker", *modules, "--queues", "a1", cwd=tmp_path)
+    assert "there is no queue a1" in said
+    profiles = '{"mine": {"queues": ["b2"]}}'
+    said = refusal(
+        "worker",
+        *modules,
+        "--profile",
+        "mine",
+        cwd=tmp_path,
+        TIDINGS_PROFILES=profiles,
+        TIDINGS_ENV="development",
+    )
+    assert "profile mine: there is no queue b2; known are" in said
 
 
 def test_check_finds_nothing_wrong_where_dev_runs(tmp_path: Path) -> None:

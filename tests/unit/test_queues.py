@@ -178,13 +178,15 @@ def test_a_dependency_has_a_breaker(toml: Any) -> None:
     assert breakers_of(found, ["openai", "smtp"]) == {"openai": Breaker(2, 60, 9), "smtp": Breaker()}
 
 
-def test_schedules_are_passed_on_as_they_are(toml: Any) -> None:
-    """The variable goes over the file, as everywhere."""
+def test_schedules_are_declared_alike(toml: Any) -> None:
+    """The variable goes over the file, field by field."""
     path = toml('[schedules.nightly]\ncron = "0 3 * * *"\ntype = "clean"\n')
-    found = load(
-        path, TIDINGS_SCHEDULES='{"nightly": {"cron": "0 4 * * *"}, "other": {"every_s": 5}}'
-    ).schedules
-    assert found == {"nightly": {"cron": "0 4 * * *", "type": "clean"}, "other": {"every_s": 5}}
+    other = '{"nightly": {"cron": "0 4 * * *"}, "other": {"every_s": 5, "type": "look"}}'
+    found = load(path, TIDINGS_SCHEDULES=other).schedules
+    assert [(s.type, s.cron, s.every_s) for s in found.values()] == [
+        ("clean", "0 4 * * *", None),
+        ("look", None, 5),
+    ]
 
 
 def test_each_fault_names_file_or_variable_and_the_place_in_it(toml: Any) -> None:
