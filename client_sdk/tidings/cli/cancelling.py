@@ -13,6 +13,7 @@ from ..protocol.bulk import CancelJobs
 from ..protocol.models import Job
 from ..protocol.states import JobState
 from .calling import JsonOption, answer, call_server, check_job_id
+from .messages import count_of, counted
 from .options import YesOption, read_time
 
 __all__ = ["COMMANDS", "register"]
@@ -66,13 +67,12 @@ async def _cancel_one(client: Client, job_id: str, reason: str | None, as_json: 
 
 
 async def _cancel_many(client: Client, wanted: CancelJobs, yes: bool, as_json: bool) -> bool:
-    counted = await client.cancel_jobs(wanted.model_copy(update={"dry_run": True}))
-    if not yes or not counted.matched:
-        advice = "; --yes cancels them" if counted.matched else ""
-        answer(counted, as_json, f"{counted.matched} jobs match{advice}")
+    found = await client.cancel_jobs(wanted.model_copy(update={"dry_run": True}))
+    if not yes or not found.matched:
+        answer(found, as_json, counted(found.matched, "job", "cancel"))
         return True
     done = await client.cancel_jobs(wanted)
-    answer(done, as_json, f"{done.cancelled} jobs cancelled, {done.cancelling} cancelling")
+    answer(done, as_json, f"{count_of(done.cancelled, 'job')} cancelled, {done.cancelling} cancelling")
     return True
 
 

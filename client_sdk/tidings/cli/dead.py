@@ -13,7 +13,7 @@ from ..client import Client
 from ..protocol.admin import DeadFilter, DeadGroup, DeadJob, DeadLetter
 from .calling import JobIdArgument, JsonOption, answer, call_server, check_job_id, to_json
 from .display import make_console
-from .messages import one_line, printable
+from .messages import count_of, counted, one_line, printable
 from .options import YesOption
 
 __all__ = ["COMMANDS", "register"]
@@ -22,6 +22,7 @@ COMMANDS = frozenset({"dead"})
 
 _MOST_ON_A_PAGE = 200
 _LINES_OF_LOG = 20
+_THING = "dead letter"
 
 QueueOption = Annotated[str | None, typer.Option(help="Only those of this queue.")]
 TypeOption = Annotated[str | None, typer.Option(help="Only those of this type.")]
@@ -162,28 +163,24 @@ async def _retry_one(client: Client, job_id: str, as_json: bool) -> bool:
 
 
 async def _retry(client: Client, wanted: DeadFilter, yes: bool, as_json: bool) -> bool:
-    counted = await client.admin.retry_dead_letters(wanted)
-    if not yes or not counted.matched:
-        answer(counted, as_json, _counted(counted.matched, "submits them again"))
+    found = await client.admin.retry_dead_letters(wanted)
+    if not yes or not found.matched:
+        answer(found, as_json, counted(found.matched, _THING, "submit again"))
         return True
     done = await client.admin.retry_dead_letters(wanted.model_copy(update={"dry_run": False}))
     refused = f", {done.refused} refused: their queue takes none now" if done.refused else ""
-    answer(done, as_json, f"{done.retried} dead letters submitted again{refused}")
+    answer(done, as_json, f"{count_of(done.retried, _THING)} submitted again{refused}")
     return not done.refused
 
 
 async def _purge(client: Client, wanted: DeadFilter, yes: bool, as_json: bool) -> bool:
-    counted = await client.admin.purge_dead_letters(wanted)
-    if not yes or not counted.matched:
-        answer(counted, as_json, _counted(counted.matched, "deletes them"))
+    found = await client.admin.purge_dead_letters(wanted)
+    if not yes or not found.matched:
+        answer(found, as_json, counted(found.matched, _THING, "delete"))
         return True
     done = await client.admin.purge_dead_letters(wanted.model_copy(update={"dry_run": False}))
-    answer(done, as_json, f"{done.purged} dead letters deleted")
+    answer(done, as_json, f"{count_of(done.purged, _THING)} deleted")
     return True
-
-
-def _counted(matched: int, does: str) -> str:
-    return f"{matched} dead letters match{f'; --yes {does}' if matched else ''}"
 
 
 def _job_table(jobs: list[DeadJob]) -> Table:

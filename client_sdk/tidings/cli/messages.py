@@ -15,7 +15,7 @@ from ..protocol.errors import (
     Unauthenticated,
 )
 
-__all__ = ["TOKEN_SOURCE", "WAITS", "describe", "one_line", "printable"]
+__all__ = ["TOKEN_SOURCE", "WAITS", "count_of", "counted", "describe", "one_line", "printable"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # The command is named with its place: where the client alone is installed, it cannot run.
@@ -50,6 +50,16 @@ def describe(error: TidingsError) -> str:
     hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), None)
     request = f" [request {error.request_id}]" if error.request_id and error.status >= 500 else ""
     return one_line(f"{text}{f' — {hint}' if hint else ''} ({error.code}){request}")
+
+
+def count_of(number: int, thing: str) -> str:
+    """Return such as `1 job` or `3 jobs`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def counted(number: int, thing: str, deed: str) -> str:
+    """Say what a command would do to how many, and how to let it."""
+    return f"{count_of(number, thing)} to {deed}{'; --yes does it' if number else ''}"
 
 
 def one_line(text: str) -> str:

@@ -12,7 +12,7 @@ from ..client import Client
 from ..protocol.admin import Queue
 from .calling import JsonOption, answer, call_server
 from .display import make_console
-from .messages import one_line
+from .messages import count_of, counted, one_line
 from .options import YesOption
 
 __all__ = ["COMMANDS", "queue_table", "register"]
@@ -71,13 +71,12 @@ async def _steer(client: Client, name: str, action: QueueAction, as_json: bool) 
 
 
 async def _purge(client: Client, name: str, yes: bool, as_json: bool) -> bool:
-    counted = await client.admin.purge_queue(name)
-    if not yes or not counted.matched:
-        advice = "; --yes cancels them" if counted.matched else ""
-        answer(counted, as_json, f"{counted.matched} jobs wait in {name}{advice}")
+    found = await client.admin.purge_queue(name)
+    if not yes or not found.matched:
+        answer(found, as_json, counted(found.matched, "job", f"cancel in {name}"))
         return True
     done = await client.admin.purge_queue(name, dry_run=False)
-    answer(done, as_json, f"{done.purged} jobs of {name} cancelled")
+    answer(done, as_json, f"{count_of(done.purged, 'job')} cancelled in {name}")
     return True
 
 

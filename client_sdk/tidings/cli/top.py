@@ -19,7 +19,7 @@ from ..protocol.admin import Dependency, Queue, Worker
 from ..protocol.errors import TidingsError
 from .calling import JsonOption, call_server, to_json
 from .display import make_console
-from .messages import describe, one_line
+from .messages import count_of, describe, one_line
 from .queues import queue_table
 
 __all__ = ["COMMANDS", "register"]
@@ -86,7 +86,7 @@ def _view(workers: Sequence[Worker], queues: Sequence[Queue], dependencies: Sequ
     now = datetime.now(UTC)
     slots = sum(worker.concurrency for worker in workers)
     running, waiting = sum(queue.running for queue in queues), sum(queue.queued for queue in queues)
-    head = f"{now.astimezone():%H:%M:%S}  {len(workers)} workers, {slots} slots; {running} jobs running, {waiting} queued"
+    head = f"{now.astimezone():%H:%M:%S}  {count_of(len(workers), 'worker')}, {count_of(slots, 'slot')}; {count_of(running, 'job')} running, {waiting:,} queued"
     parts: list[Text | Table] = [Text(head), Text(), _worker_table(workers, now), Text()]
     # What stands still is of little interest, but a pause is.
     order = sorted(queues, key=lambda queue: (not (queue.queued or queue.running), queue.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -94,16 +95,15 @@ def prepare_job(
 
 
 def due_time_ms(run_at: datetime | None, delay_s: float | None) -> int | None:
-    """Return a due time in ms since the Unix epoch; None for none.
+    """Return a due time in ms since the Unix epoch, 0 for at once whatever the store's clock says; None for none.
 
     Raises:
         InvalidInput: it is more than a year away.
     """
     _check_soon("run_at", run_at)
-    if run_at is None and delay_s is None:
-        return None
-    at = run_at or datetime.now(UTC) + timedelta(seconds=delay_s or 0)
-    return max(0, round(at.timestamp() * 1000))
+    if run_at is not None:
+        return max(0, round(run_at.timestamp() * 1000))
+    return None if delay_s is None else round((time.time() + delay_s) * 1000) if delay_s else 0
 
 
 def _check_soon(field: str, at: datetime | None) -> None:
