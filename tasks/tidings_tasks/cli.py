@@ -92,7 +92,7 @@ def worker(
     from .job_modules import import_job_modules
     from .process import notify_ready, run_until_stopped
     from .queue.broker import installed_broker
-    from .settings import SettingsError
+    from .settings import WORKER_BARE_NAMES, SettingsError
     from .store_source import open_store
 
     if queues is not None and profile is not None:
@@ -102,7 +102,9 @@ def worker(
     with exit_on_faults():
         # Queues that are named one by one are no profile's, whatever the environment says.
         profile = "all" if queues is not None else profile
-        settings = load_command_settings(modules, data_dir=data, worker_profile=profile)
+        settings = load_command_settings(
+            modules, bare_names=WORKER_BARE_NAMES, data_dir=data, worker_profile=profile
+        )
         registry = import_job_modules(settings.jobs)
         broker = installed_broker()
         if not len(registry) and not broker.get_declared_actors():

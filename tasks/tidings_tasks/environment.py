@@ -9,7 +9,40 @@ from pathlib import Path
 
 from tidings.protocol.errors import FieldError, TidingsError
 
-__all__ = ["SettingsError", "read_dotenv", "read_environment"]
+__all__ = [
+    "BARE_NAMES",
+    "CLIENT_NAMES",
+    "WORKER_BARE_NAMES",
+    "SettingsError",
+    "read_dotenv",
+    "read_environment",
+]
+
+BARE_NAMES: Mapping[str, str] = {
+    "CORS_ORIGIN": "cors_origins",
+    "JWT_SECRET": "jwt_secret",
+    "LOG_LEVEL": "log_level",
+    "PORT": "port",
+    "REDIS_HOST": "redis_host",
+    "REDIS_PASSWORD": "redis_password",
+    "REDIS_PORT": "redis_port",
+    "REDIS_TLS_ENABLED": "redis_tls_enabled",
+    "REDIS_URL": "redis_url",
+    "SOCKET_PORT": "port",
+    "WORKER_CONCURRENCY": "worker_concurrency",
+    "WORKER_ID": "worker_id",
+    "WORKER_MAX_JOBS": "worker_max_jobs",
+}
+"""The usual names and the fields they set. Of two names for one field the first in this table wins, ``TIDINGS_…`` over both."""
+
+WORKER_BARE_NAMES: Mapping[str, str] = {
+    **{name: field for name, field in BARE_NAMES.items() if field != "port"},
+    "PORT": "worker_port",
+}
+"""The same for ``tidings worker``, whose port is the one that a platform such as Cloud Run asks for."""
+
+CLIENT_NAMES = frozenset({"TIDINGS_URL", "TIDINGS_TOKEN"})
+"""Read by the client's commands alone, and no error here."""
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", re.DOTALL)
 _QUOTED = re.compile(r"""(?:"([^"]*)"|'([^']*)')(?:\s+#.*)?""")

@@ -7,6 +7,7 @@ variable, the reason and the fix, and all errors are told at once.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,35 +28,23 @@ from pydantic import (
 from tidings.protocol.errors import FieldError
 
 from .declared import SECTIONS, read_declared
-from .environment import SettingsError, read_environment
+from .environment import BARE_NAMES, CLIENT_NAMES, WORKER_BARE_NAMES, SettingsError, read_environment
 from .queue.dependencies import Dependency, overlay_dependencies
 from .queue.profiles import Profile, overlay_profiles
 from .queue.queues import QueuePolicy, overlay_queues
 from .schedules.schedule import Schedule, overlay_schedules
 
-__all__ = ["BARE_NAMES", "CLIENT_NAMES", "MIN_SECRET_CHARS", "Settings", "SettingsError", "load_settings"]
+__all__ = [
+    "BARE_NAMES",
+    "CLIENT_NAMES",
+    "MIN_SECRET_CHARS",
+    "WORKER_BARE_NAMES",
+    "Settings",
+    "SettingsError",
+    "load_settings",
+]
 
 MIN_SECRET_CHARS = 32
-
-BARE_NAMES: Mapping[str, str] = {
-    "CORS_ORIGIN": "cors_origins",
-    "JWT_SECRET": "jwt_secret",
-    "LOG_LEVEL": "log_level",
-    "PORT": "port",
-    "REDIS_HOST": "redis_host",
-    "REDIS_PASSWORD": "redis_password",
-    "REDIS_PORT": "redis_port",
-    "REDIS_TLS_ENABLED": "redis_tls_enabled",
-    "REDIS_URL": "redis_url",
-    "SOCKET_PORT": "port",
-    "WORKER_CONCURRENCY": "worker_concurrency",
-    "WORKER_ID": "worker_id",
-    "WORKER_MAX_JOBS": "worker_max_jobs",
-}
-"""The usual names and the fields they set. Of two names for one field the first in this table wins, ``TIDINGS_…`` over both."""
-
-CLIENT_NAMES = frozenset({"TIDINGS_URL", "TIDINGS_TOKEN"})
-"""Read by the client's commands alone, and no error here."""
 
 
 class Settings(BaseModel):
@@ -156,11 +145,26 @@ class Settings(BaseModel):
     worker_process_rss_mib: int | None = Field(
         None, ge=16, le=1_048_576, description="Replace such a process after a job that left it larger, MiB."
     )
+    worker_recycle_jobs: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="End the worker after so many jobs, and up to a tenth more, to be started again.",
+    )
+    worker_recycle_rss_mib: int | None = Field(
+        None,
+        ge=64,
+        le=1_048_576,
+        description="End the worker when it has grown larger, MiB, to be started again.",
+    )
     hook_timeout_s: float = Field(
         10.0, gt=0, le=300, description="How long a hook of a job author may take, seconds."
     )
     worker_port: int | None = Field(
-        None, ge=0, le=65535, description="Serve the worker's health and metrics on this port."
+        None,
+        ge=0,
+        le=65535,
+        description="Serve the worker's health and metrics on this port; for `tidings worker` also `PORT`.",
     )
     lease_s: float = Field(
         6.0, ge=0.5, le=300, description="A worker that is silent for so long has lost its jobs, seconds."
@@ -333,12 +337,15 @@ def load_settings(
     *,
     dotenv: Path | None = Path(".env"),
     config: Path | None = Path("tidings.toml"),
+    bare_names: Mapping[str, str] = BARE_NAMES,
     **overrides: Any,
 ) -> Settings:
     """Build the settings of this process: arguments win over the environment, it wins over the files.
 
     Args:
         dotenv: the file below the environment, where it is there.
+        bare_names: the usual names and their fields. With ``WORKER_BARE_NAMES`` a ``PORT`` in the file ``dotenv`` is left to the
+            server, with which a worker may share it.
         config: the file of queues and the like, where it is there and ``TIDINGS_CONFIG_FILE`` names no other.
 
     Raises:
@@ -350,7 +357,9 @@ def load_settings(
     declared = read_declared(env, config)
     problems += declared.problems
     values: dict[str, Any] = dict(declared.tables)
-    for bare, field in BARE_NAMES.items():
+    if bare_names is WORKER_BARE_NAMES and "PORT" not in (os.environ if environ is None else environ):
+        env.pop("PORT", None)
+    for bare, field in bare_names.items():
         if env.get(bare) and field not in values:
             values[field], names[field] = env[bare], bare
     for name, value in env.items():

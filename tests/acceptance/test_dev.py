@@ -525,3 +525,27 @@ def test_help_lists_the_commands_and_loads_no_server(tmp_path: Path) -> None:
         assert f" {command} " in done.stdout
     loaded = set(done.stdout.splitlines()[-1].split())
     assert not loaded & {"dramatiq", "redis", "jwt", "watchfiles", "tidings_server.app"}
+
+
+def test_a_worn_worker_is_started_again_without_a_word(tmp_path: Path) -> None:
+    """It ends by itself with status 0 after a job, and the next jobs are run by the next one."""
+    stack = LiveStack(
+        tmp_path / "data", environ={"TIDINGS_WORKER_RECYCLE_JOBS": "1", "PORT": str(free_port())}
+    )
+    stack.start()
+    try:
+        pids = set()
+        for _ in range(2):
+            made = post(stack, "/api/jobs", {"type": "demo.steps", "input": {"steps": 1}})
+            pids.add(stack.pid("worker"))
+
+            def is_done(job_id: str = made["id"], pid: int = stack.pid("worker")) -> bool:
+                state = get(f"{stack.url}/api/jobs/{job_id}", stack.token())["status"]
+                return state == "completed" and stack.pid("worker") != pid
+
+            eventually_sync(is_done, 30)
+        assert len(pids) == 2
+        assert "ended with status" not in "\n".join(stack.output)
+        assert not [event for event in stack.events if event["event"] == "ended"]
+    finally:
+        stack.stop()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tests.support.settings_table import DOCUMENT, insert_table, render_table
 from tidings_tasks.environment import read_dotenv, read_environment
-from tidings_tasks.settings import BARE_NAMES, Settings, SettingsError, load_settings
+from tidings_tasks.settings import BARE_NAMES, WORKER_BARE_NAMES, Settings, SettingsError, load_settings
 
 SECRET = "hunter2-hunter2-hunter2-hunter2-hunter2"
 
@@ -217,3 +217,21 @@ def test_a_dotenv_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"PORT=\xff\n")
     with pytest.raises(SettingsError, match="it is not UTF-8"):
         read_dotenv(tmp_path / ".env")
+
+
+def test_a_worker_takes_the_platforms_port(tmp_path: Path) -> None:
+    """``PORT`` is the server's own for a server, and that of health for a worker; its own name goes before."""
+    environ = {"PORT": "9001"}
+    assert load_settings(environ, dotenv=None).port == 9001
+    worker = load_settings(environ, dotenv=None, bare_names=WORKER_BARE_NAMES)
+    assert (worker.worker_port, worker.port) == (9001, 8000)
+    named = environ | {"TIDINGS_WORKER_PORT": "9002"}
+    assert load_settings(named, dotenv=None, bare_names=WORKER_BARE_NAMES).worker_port == 9002
+
+
+def test_a_port_in_the_file_is_the_servers(tmp_path: Path) -> None:
+    """Server and worker of one directory read the same ``.env``, and must not meet on one port."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("PORT=9001\n")
+    assert load_settings({}, dotenv=dotenv, bare_names=WORKER_BARE_NAMES).worker_port is None
+    assert load_settings({}, dotenv=dotenv).port == 9001

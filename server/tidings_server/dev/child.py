@@ -47,6 +47,7 @@ class Child:
         wait_ready: returns when a process that was just started is ready.
         on_ready: called each time that it has become ready.
         can_start: tells whether another start can succeed.
+        is_recycled: whether it may end by itself with status 0, to be started again without a word.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Child:
         wait_ready: Callable[[], Awaitable[None]] | None = None,
         on_ready: Callable[[], Awaitable[None]] | None = None,
         can_start: Callable[[], Awaitable[bool]] | None = None,
+        is_recycled: bool = False,
     ) -> None:
         self.name = name
         self.ready = asyncio.Event()
@@ -73,6 +75,7 @@ class Child:
         self._wait_ready = wait_ready
         self._on_ready = on_ready
         self._can_start = can_start
+        self._is_recycled = is_recycled
         self._is_ready = False
         self._stopping = False
         self._end = asyncio.Event()
@@ -96,6 +99,9 @@ class Child:
             was_ready, self._is_ready = self._is_ready, False
             if self._again.is_set():
                 self._again.clear()
+                crashes = 0
+                continue
+            if status == 0 and was_ready and self._is_recycled and not self._stopping:
                 crashes = 0
                 continue
             crashes = 1 if time.monotonic() - started_at > _STEADY_AFTER_S else crashes + 1

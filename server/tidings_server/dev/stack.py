@@ -183,6 +183,7 @@ class DevStack:
             part = Child(
                 name, [*command, name], self._terminal,
                 grace_s=grace_s, env=self._env, on_ready=note, can_start=self._can_import,
+                is_recycled=name == "worker",
             )  # fmt: skip
             parts.append(part)
         return parts
@@ -190,7 +191,9 @@ class DevStack:
     def _make_env(self) -> dict[str, str]:
         settings = self._settings
         store_url = self._embedded.url if self._embedded is not None else settings.store_url or ""
-        return os.environ | {
+        # The port is the server's; a worker would take these names for its own.
+        inherited = {name: value for name, value in os.environ.items() if name not in {"PORT", "SOCKET_PORT"}}
+        return inherited | {
             "PYTHONUNBUFFERED": "1",
             "TIDINGS_DATA_DIR": str(self._data_dir),
             "TIDINGS_ENV": settings.env,

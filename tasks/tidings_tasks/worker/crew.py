@@ -76,6 +76,8 @@ class Crew:
         self._idle = asyncio.Event()
         self._idle.set()
         self.is_stopping = False
+        self.ended = 0
+        """How many attempts have ended here."""
 
     @property
     def running(self) -> int:
@@ -220,6 +222,7 @@ class Crew:
     def _on_end(self, execution: Execution, verdict: Verdict) -> None:
         attempt = execution.attempt
         self._running.pop((attempt.job_id, attempt.number), None)
+        self.ended += 1
         attempt.verdict = verdict
         self._metrics.count_end(attempt, verdict)
         self._tally.count(attempt, verdict.verb)

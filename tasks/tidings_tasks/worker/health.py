@@ -1,46 +1,51 @@
-"""The worker's own HTTP port: ``/health/live``, ``/health/ready`` and ``/metrics``."""
+"""The worker's own HTTP port: ``/health``, ``/health/live``, ``/health/ready``, ``/health/detailed`` and ``/metrics``."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
-from .metrics import Metrics
+from .condition import Condition
 
 __all__ = ["serve_health"]
 
 
 @asynccontextmanager
-async def serve_health(
-    host: str, port: int, *, is_ready: Callable[[], bool], update: Callable[[], None], metrics: Metrics
-) -> AsyncIterator[int]:
+async def serve_health(host: str, port: int, condition: Condition) -> AsyncIterator[int]:
     """Serve until the context is left; gives the port, which matters where 0 was asked for.
 
-    Args:
-        update: brings the gauges up to date before they are shown.
+    The answers have the form of the server's: ``status`` is ``ok`` or ``unavailable``, ``reasons`` says why.
+
+    Raises:
+        OSError: the address cannot be bound.
     """
 
     async def live(_: web.Request) -> web.Response:
-        return web.json_response({"status": "alive"})
+        return _answer(condition.why_not_live())
 
     async def ready(_: web.Request) -> web.Response:
-        if is_ready():
-            return web.json_response({"status": "ready"})
-        return web.json_response({"status": "not_ready"}, status=503)
+        return _answer(condition.why_not_ready())
+
+    async def detailed(_: web.Request) -> web.Response:
+        return _answer(condition.why_not_ready(), **condition.facts())
 
     async def show_metrics(_: web.Request) -> web.Response:
-        update()
+        condition.update_gauges()
         return web.Response(
-            body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=condition.metrics.render(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
     app = web.Application()
+    app.router.add_get("/health", ready)
     app.router.add_get("/health/live", live)
     app.router.add_get("/health/ready", ready)
+    app.router.add_get("/health/detailed", detailed)
     app.router.add_get("/metrics", show_metrics)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
@@ -48,3 +53,11 @@ async def serve_health(
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+_SHUTDOWN_S = 0.5
+
+
+def _answer(reasons: list[str], **facts: Any) -> web.Response:
+    body = {"status": "unavailable" if reasons else "ok", "reasons": reasons} | facts
+    return web.json_response(body, status=503 if reasons else 200)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+import time
 
-from tidings.protocol.errors import StoreUnavailable, TidingsError
+from tidings.protocol.errors import StoreUnavailable
 
 from ..store import SyncStore, commands
 from .crew import Crew
@@ -23,10 +25,16 @@ class LeaseKeeper:
 
     def __init__(self, store: SyncStore, crew: Crew, *, lease_s: float) -> None:
         self._store, self._crew = store, crew
-        self._lease_s = lease_s
+        self.lease_s = lease_s
+        self._renewed_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tidings-leases", daemon=True)
+
+    @property
+    def silent_s(self) -> float:
+        """Since when not all leases could be renewed, seconds; with none held, since when the thread did not run."""
+        return time.monotonic() - self._renewed_at
 
     def start(self) -> None:
         """Begin."""
@@ -35,25 +43,28 @@ class LeaseKeeper:
     async def aclose(self) -> None:
         """End; waits for a renewal that is under way."""
         self._stopped.set()
-        await asyncio.to_thread(self._thread.join, self._lease_s)
+        await asyncio.to_thread(self._thread.join, self.lease_s)
         self._store.close()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._lease_s / 3):
+        while not self._stopped.wait(self.lease_s / 3):
+            is_whole = True
             for shard in range(self._store.keyspace.shards):
                 held = self._crew.held(shard)
                 for start in range(0, len(held), _BATCH):
-                    self._renew(shard, held[start : start + _BATCH])
+                    is_whole = self._renew(shard, held[start : start + _BATCH]) and is_whole
+            if is_whole:
+                self._renewed_at = time.monotonic()
 
-    def _renew(self, shard: int, held: list[tuple[str, int]]) -> None:
+    def _renew(self, shard: int, held: list[tuple[str, int]]) -> bool:
         try:
-            codes = self._store.run(commands.renew(shard, held, lease_ms=round(self._lease_s * 1000)))
+            codes = self._store.run(commands.renew(shard, held, lease_ms=round(self.lease_s * 1000)))
         except StoreUnavailable as error:
             _log.debug("leases of shard %d are not renewed: %s", shard, error)
-        except TidingsError:
+        except Exception:  # whatever it was: without this thread the worker loses all its jobs
             _log.exception("leases of shard %d are not renewed", shard)
         else:
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._crew.renewed, shard, held, codes)
-            except RuntimeError:
-                return  # the loop is closed
+            return True
+        return False

@@ -71,6 +71,14 @@ class Metrics:
             "Child processes that died by themselves.",
             registry=self.registry,
         )
+        self.rss_bytes = Gauge(
+            "tidings_worker_rss_bytes", "Memory (resident) of the worker's process.", registry=self.registry
+        )
+        self.loop_lag_seconds = Gauge(
+            "tidings_worker_loop_lag_seconds",
+            "By how much the event loop was late, lately.",
+            registry=self.registry,
+        )
         self.commit_seconds = Histogram(
             "tidings_worker_commit_seconds",
             "Duration of a step of the store, seconds.",

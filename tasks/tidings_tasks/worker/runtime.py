@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
+import random
 import re
 import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from typing import Any
 
 from tidings.protocol.errors import TidingsError
@@ -28,6 +30,7 @@ from ..schedules.declared import check_declared
 from ..schedules.scheduler import Scheduler
 from ..settings import Settings
 from ..store import Keyspace, Store, SyncStore
+from .condition import Condition
 from .crew import Crew, CrewOptions
 from .health import serve_health
 from .hook_calls import HookCalls
@@ -48,6 +51,7 @@ _DISMISS_S = 1.0
 _FAREWELL_S = 1.0
 _SAMPLE_S = 0.5
 _HOOKS_S = 0.3
+_MIB = 1_048_576
 
 
 def _now_ms() -> int:
@@ -79,6 +83,8 @@ async def run_worker(
     ready: Callable[[], None] | None = None,
 ) -> None:
     """Run jobs until ``stop`` is set.
+
+    It also ends when it is worn (``worker_recycle_jobs``, ``worker_recycle_rss_mib``), in the same way.
 
     Then nothing is claimed any more; running jobs get ``shutdown_grace_s``, and are handed back to their queue after
     it, or as soon as ``hurry`` is set.
@@ -129,16 +135,10 @@ class Worker:
             options, self._slots, self._threads, self._processes, self.metrics, self._tally, self._hooks
         )
         check_declared(settings.schedules, registry, settings.queues, self._keyspace)
+        self._lag_s = 0.0
         self._lanes: list[Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[asyncio.Task[None]] = []
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the worker takes jobs and has the store."""
-        return (
-            bool(self._lanes) and not self._crew.is_stopping and all(lane.has_store for lane in self._lanes)
-        )
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event, ready: Callable[[], None] | None) -> None:
         """Run until ``stop`` is set; see ``run_worker``."""
@@ -154,7 +154,6 @@ class Worker:
             stack.push_async_callback(self._end_tasks)
             leases = self._open_leases()
             stack.push_async_callback(leases.aclose)
-            self._task(self._watch_memory(), "memory")
             self._task(limits.watch(), "limits")
             runs = [self._task(_run_lane(lane, limits), "run", lane) for lane in self._lanes]
             for lane in self._lanes:
@@ -165,15 +164,21 @@ class Worker:
                 *self._tasks,
                 self._task(stop.wait(), "stop"),
                 self._task(self._exhausted.wait(), "exhausted"),
+                self._task(self._watch_wear(), "wear"),
             ]
             if ready is not None:
                 self._task(self._tell_ready(ready), "ready")
+            role = self._describe()
             if self._settings.worker_port is not None:
+                condition = Condition(
+                    role, self._crew, self._lanes, leases, self._threads, self._processes, self._tally,
+                    self.metrics, lambda: self._lag_s,
+                )  # fmt: skip
                 self.health_port = await stack.enter_async_context(
-                    self._serve_health(self._settings.worker_port)
+                    serve_health(self._settings.host, self._settings.worker_port, condition)
                 )
             await self._boot_middleware()
-            heartbeat = self._open_heartbeat()
+            heartbeat = self._open_heartbeat(role)
             stack.push_async_callback(asyncio.to_thread, heartbeat.close, _FAREWELL_S)
             stack.push_async_callback(self._shut_middleware_down)
             _log.info("worker %s serves %s", self.name, ", ".join(self._queues))
@@ -197,22 +202,6 @@ class Worker:
         # Both only now that no actor runs: ShutdownNotifications would raise in the loop's thread.
         await asyncio.to_thread(self._broker.emit_before, "worker_shutdown", self)
         await asyncio.to_thread(self._broker.emit_after, "worker_shutdown", self)
-
-    def _serve_health(self, port: int) -> AbstractAsyncContextManager[int]:
-        return serve_health(
-            self._settings.host,
-            port,
-            is_ready=lambda: self.is_ready,
-            update=self._update_gauges,
-            metrics=self.metrics,
-        )
-
-    def _update_gauges(self) -> None:
-        self.metrics.running.set(self._crew.running)
-        self.metrics.stuck_threads.set(self._threads.stuck)
-        self.metrics.processes.set(len(self._processes.pids))
-        self.metrics.processes_died.set(self._processes.died)
-        self.metrics.waiting_writes.set(sum(lane.outbox.waiting[0] for lane in self._lanes))
 
     async def _shut_down(self, runs: list[asyncio.Task[None]], hurry: asyncio.Event) -> None:
         crew = self._crew
@@ -275,12 +264,15 @@ class Worker:
         leases.start()
         return leases
 
-    def _open_heartbeat(self) -> Heartbeat:
-        settings = self._settings
-        role = Role(
-            name=self.name, runtime="tidings", profile=settings.profile.name, queues=self._queues,
-            concurrency=settings.profile.concurrency or settings.worker_concurrency, started_ms=_now_ms(),
+    def _describe(self) -> Role:
+        profile = self._settings.profile
+        return Role(
+            name=self.name, runtime="tidings", profile=profile.name, queues=self._queues,
+            concurrency=profile.concurrency or self._settings.worker_concurrency, started_ms=_now_ms(),
         )  # fmt: skip
+
+    def _open_heartbeat(self, role: Role) -> Heartbeat:
+        settings = self._settings
         store = SyncStore(
             self._url, self._keyspace, lease_s=settings.lease_s, timeout_s=settings.store_timeout_s
         )
@@ -291,10 +283,25 @@ class Worker:
         heartbeat.start()
         return heartbeat
 
-    async def _watch_memory(self) -> None:
+    async def _watch_wear(self) -> None:
+        """Return when the worker has run enough jobs, or has grown too large; measure memory and the loop meanwhile."""
+        settings = self._settings
+        # Workers that were started together do not all end together.
+        most_jobs = settings.worker_recycle_jobs or math.inf
+        if settings.worker_recycle_jobs:
+            most_jobs += random.randint(0, settings.worker_recycle_jobs // 10)
+        most_bytes = (settings.worker_recycle_rss_mib or math.inf) * _MIB
         while True:
-            self._crew.sample_memory()
+            size_bytes = self._crew.sample_memory()
+            if self._crew.ended >= most_jobs or size_bytes > most_bytes:
+                _log.info(
+                    "worker %s is worn (%d jobs, %d MiB): it ends, to be started again",
+                    self.name, self._crew.ended, size_bytes // _MIB,
+                )  # fmt: skip
+                return
+            asleep_at = time.monotonic()
             await asyncio.sleep(_SAMPLE_S)
+            self._lag_s = max(0.0, time.monotonic() - asleep_at - _SAMPLE_S)
 
     def _make_scheduler(self, store: Store) -> Scheduler:
         settings = self._settings
