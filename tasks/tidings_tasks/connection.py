@@ -25,6 +25,7 @@ __all__ = [
     "default_submitter",
     "open_sync_store",
     "require_store_url",
+    "substituted",
 ]
 
 
@@ -136,6 +137,19 @@ def connected(
         yield
     finally:
         _replace(None)
+
+
+@contextmanager
+def substituted(store: SyncStore, queues: Mapping[str, QueuePolicy]) -> Iterator[None]:
+    """Have everything in this process use another store while the context lasts: a test's. Neither is closed."""
+    global _default
+    with _lock:
+        before, _default = _default, _Connection(store, queues)
+    try:
+        yield
+    finally:
+        with _lock:
+            _default = before
 
 
 def default_store() -> SyncStore:

@@ -85,6 +85,11 @@ class FileWriter:
         self._directory.mkdir()
         self._data = (self._directory / "data").open("xb")
 
+    @property
+    def id(self) -> str:
+        """The id that the file has once it is published."""
+        return self._id
+
     def write(self, chunk: bytes) -> None:
         """Append ``chunk``.
 

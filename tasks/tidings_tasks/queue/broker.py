@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
@@ -79,6 +80,17 @@ class TidingsBroker(Broker):
             SettingsError: none was given, and the environment names none.
         """
         return default_store() if self._store is None else self._store
+
+    @contextmanager
+    def lent(self, store: SyncStore) -> Iterator[None]:
+        """Use another store than the one that was given while the context lasts; without one given, nothing changes."""
+        before = self._store
+        if before is not None:
+            self._store = store
+        try:
+            yield
+        finally:
+            self._store = before
 
     @property
     def policies(self) -> Mapping[str, QueuePolicy]:

@@ -1,0 +1,65 @@
+"""A job store in this process, for tests: the real commands and scripts, on a Valkey of plain dictionaries.
+
+It is no second implementation. Submissions, claims, retries, cancellation and events are decided by the same Lua files
+that a real store runs, and read by the same Python, so a job does here what it does there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..store import Command, Keyspace, Outcome, SyncStore
+from ..store.scripts import Script
+from .lua import ScriptRunner
+from .valkey import Clock, MemoryValkey
+
+__all__ = ["LEASE_MS", "MemoryStore"]
+
+T = TypeVar("T")
+
+LEASE_MS = 3_650 * 86_400_000
+"""Ten years: time that is skipped never takes a job from the function that runs it."""
+
+
+class MemoryStore(SyncStore):
+    """Has one shard. Thread-safe. Nobody has to close it.
+
+    Raises:
+        LuaMissing: the library that runs the scripts is not installed.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__("redis://in-memory.invalid", Keyspace("test"), lease_s=LEASE_MS / 1000)
+        self.clock = clock
+        self.ids: list[str] = []
+        """The jobs that were submitted, in order."""
+        self.on_stored: Callable[[list[str]], None] = lambda ids: None
+        """Called after jobs were submitted, with their ids."""
+        self._valkey = MemoryValkey(clock)
+        self._runner = ScriptRunner(self._valkey)
+        self._lock = threading.RLock()
+
+    def run(self, command: Command[T]) -> T:
+        """Run a command."""
+        with self._lock:
+            reply = super().run(command)
+            made: list[str] = []
+            if command.script == "enqueue" and isinstance(reply, list):
+                made = [entry.id for entry in reply if entry.outcome is Outcome.CREATED]
+                self.ids += made
+        if made:
+            self.on_stored(made)
+        return reply
+
+    def wait(self, keys: list[str], timeout_s: float) -> tuple[str, bytes] | None:
+        """Refuse: that is what workers do, and no worker serves this store."""
+        raise NotImplementedError("jobs in memory are run by the test, not by a worker")
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close, and what is kept can still be read."""
+
+    def _evaluate(self, script: Script, args: list[Any]) -> Any:
+        count, *rest = args
+        return self._runner.run(script, rest[:count], rest[count:])
