@@ -32,8 +32,6 @@ __all__ = ["InMemoryJobs", "Mode", "Time"]
 Mode = Literal["recorded", "eager"]
 Time = Literal["skip", "real"]
 
-_MOST_ATTEMPTS = 1_000
-
 _Effects = Generator[Attempt | float, None, list[JobRun]]
 
 
@@ -63,6 +61,8 @@ class InMemoryJobs:
         """The store, for whatever else a test wants to ask it."""
         self.mode: Mode = "recorded"
         """``recorded``: jobs wait to be run. ``eager``: a job runs inside the call that submits it."""
+        self.most_attempts = 10_000
+        """How many attempts one call may run: jobs that submit each other for ever then fail their test."""
         self.store.on_stored = self._on_stored
         self._registry = REGISTRY if registry is None else registry
         self._policies = policies
@@ -135,7 +135,7 @@ class InMemoryJobs:
             moments: ``cancel_at``, ``time_out_at``, ``hand_back_at``, ``lose_at``, ``shut_down_at``, see ``run_job``.
 
         Raises:
-            RuntimeError: it does not end within 1,000 attempts.
+            RuntimeError: it does not end within ``most_attempts``.
             ValueError: a moment that was named never came.
         """
         self._perform(self._drive(job, attempts, moments))
@@ -170,7 +170,7 @@ class InMemoryJobs:
         """Run everything to its end, and travel over all delays; with ``until``, no further than that.
 
         Raises:
-            RuntimeError: it does not end within 1,000 attempts.
+            RuntimeError: it does not end within ``most_attempts``.
         """
         return self._perform(self._run_due(None, until_ms=self._ms_of(until)))
 
@@ -208,13 +208,13 @@ class InMemoryJobs:
         most = job.attempts + attempts if attempts is not None else None
         try:
             # A job may depend on others: its parents' steps, or whoever was in the line before it.
-            for _ in range(_MOST_ATTEMPTS):
+            for _ in range(self.most_attempts):
                 if job.state.is_terminal or job.attempts == most:
                     break
                 if not (yield from self._run_due(1, until_ms=None)):
                     break
             else:
-                raise RuntimeError(f"{job!r} has not ended within {_MOST_ATTEMPTS} attempts")
+                raise RuntimeError(f"{job!r} has not ended within {self.most_attempts} attempts")
         finally:
             del self._worker.points[job.id]
         missed = [point.stop.value for point in points if not point.is_over]
@@ -229,9 +229,9 @@ class InMemoryJobs:
             if claimed is None:
                 break
             if isinstance(claimed, Attempt):
-                if len(found) >= _MOST_ATTEMPTS:
+                if len(found) >= self.most_attempts:
                     raise RuntimeError(
-                        f"jobs do not end within {_MOST_ATTEMPTS} attempts; the last: {found[-1]!r}"
+                        f"jobs do not end within {self.most_attempts} attempts; the last: {found[-1]!r}"
                     )
                 yield claimed
                 found.append(JobRun(self, claimed.job_id))

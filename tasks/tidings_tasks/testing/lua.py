@@ -136,7 +136,7 @@ def _text(value: bytes | str | float) -> bytes:
         return value
     if isinstance(value, str):
         return value.encode()
-    if isinstance(value, float) and not value.is_integer():
+    if value != int(value):
         return b"%.17g" % value
     return b"%d" % value
 

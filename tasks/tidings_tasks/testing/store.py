@@ -30,15 +30,16 @@ class MemoryStore(SyncStore):
         LuaMissing: the library that runs the scripts is not installed.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__("redis://in-memory.invalid", Keyspace("test"), lease_s=LEASE_MS / 1000)
+    def __init__(self, clock: Clock, keyspace: Keyspace | None = None) -> None:
+        super().__init__("redis://in-memory.invalid", keyspace or Keyspace("test"), lease_s=LEASE_MS / 1000)
         self.clock = clock
         self.ids: list[str] = []
         """The jobs that were submitted, in order."""
         self.on_stored: Callable[[list[str]], None] = lambda ids: None
         """Called after jobs were submitted, with their ids."""
-        self._valkey = MemoryValkey(clock)
-        self._runner = ScriptRunner(self._valkey)
+        self.valkey = MemoryValkey(clock)
+        """What is kept, for tests of this very store."""
+        self._runner = ScriptRunner(self.valkey)
         self._lock = threading.RLock()
 
     def run(self, command: Command[T]) -> T:
@@ -60,6 +61,10 @@ class MemoryStore(SyncStore):
     def close(self) -> None:
         """Do nothing: there is nothing to close, and what is kept can still be read."""
 
-    def _evaluate(self, script: Script, args: list[Any]) -> Any:
+    def evaluate(self, script: Script, args: list[Any]) -> Any:
+        """Run a script: ``args`` are the number of keys, the keys, and the arguments."""
         count, *rest = args
         return self._runner.run(script, rest[:count], rest[count:])
+
+    def _evaluate(self, script: Script, args: list[Any]) -> Any:
+        return self.evaluate(script, args)

@@ -37,6 +37,19 @@ class MemoryValkey:
         """The names of all commands there are."""
         return frozenset(self._commands)
 
+    def items(self) -> list[tuple[bytes, Any]]:
+        """Everything that is kept: strings as bytes, lists, hashes and sorted sets as dictionaries."""
+        return [(key, self._values[key]) for key in list(self._values) if self._do_exists(key)]
+
+    def expires(self, key: bytes) -> bool:
+        """Whether a key has a time at which it goes."""
+        return key in self._expiry_ms
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._values.clear()
+        self._expiry_ms.clear()
+
     def call(self, name: str, *args: bytes) -> Any:
         """Run a command.
 
