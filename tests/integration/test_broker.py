@@ -19,7 +19,9 @@ from tidings.protocol.errors import InvalidInput
 from tidings_tasks import JobContext, SyncJobContext, current_job, job
 from tidings_tasks.queue.broker import TidingsBroker
 from tidings_tasks.registry import Registry
-from tidings_tasks.store import Keyspace
+from tidings_tasks.settings import Settings
+from tidings_tasks.store import Keyspace, commands
+from tidings_tasks.store.limits import Rate
 
 
 @pytest.fixture
@@ -312,6 +314,33 @@ def test_replaced_middleware_is_taken_over_and_said_so(caplog: pytest.LogCapture
         "AgeLimit",
     ]
     broker.close()
+
+
+def test_a_broker_of_settings_goes_by_their_queues(
+    valkey_url: str, keyspace: Keyspace, tmp_path: Path
+) -> None:
+    """Priority and retention of an actor's jobs, not their times; and the stock worker writes the limits."""
+    declared = {"films": {"priority": 2, "rate": "7/s", "timeout_s": 1, "failed_kept_s": 60}}
+    settings = Settings.model_validate(
+        {
+            "env": "test", "redis_url": valkey_url, "key_prefix": keyspace.prefix, "data_dir": tmp_path,
+            "queues": declared,
+        }
+    )  # fmt: skip
+    broker = TidingsBroker(settings)
+    try:
+
+        @dramatiq.actor(queue_name="films", broker=broker)
+        def encode() -> None: ...
+
+        record = broker.store.run(commands.read_job(encode.send().message_id))
+        assert record is not None
+        assert (record.priority, record.spec.timeout_s, record.spec.max_attempts) == (2, 600, 21)
+        broker.consume("films").close()
+        (found,) = broker.store.run(commands.read_queues(0, ["films"]))
+        assert found.limits.rate == Rate(7, 1, 7)
+    finally:
+        broker.close()
 
 
 def test_consumers_of_all_queues_share_one_committer(broker: TidingsBroker) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tidings.protocol import new_job_id, shard_of
+from tidings_tasks.queue.queues import QueuePolicy, policy_of
 from tidings_tasks.registry import Registry
 from tidings_tasks.store import JobRecord, Submission
+from tidings_tasks.submission import kept_ms_of
 
 __all__ = ["submit_again"]
 
 
-def submit_again(former: JobRecord, registry: Registry, *, key: str, fingerprint: str) -> Submission:
+def submit_again(
+    former: JobRecord, registry: Registry, policies: Mapping[str, QueuePolicy], *, key: str, fingerprint: str
+) -> Submission:
     """Return the submission, whose ``retry_of`` names the former job. What waits no more has no due time and no expiry."""
     job_type = registry.get(former.spec.type) if former.spec.type in registry else None
+    completed_kept_ms, failed_kept_ms = kept_ms_of(policy_of(policies, former.queue))
     return Submission(
         id=new_job_id(shard_of(former.id)),
         spec=replace(former.spec, retry_of=former.id),
@@ -24,4 +30,6 @@ def submit_again(former: JobRecord, registry: Registry, *, key: str, fingerprint
         concurrency_key=former.concurrency_key or "",
         concurrency_limit=1 if job_type is None else job_type.concurrency_limit,
         dependency="" if job_type is None else job_type.dependency or "",
+        completed_kept_ms=completed_kept_ms,
+        failed_kept_ms=failed_kept_ms,
     )

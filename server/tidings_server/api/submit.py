@@ -22,7 +22,7 @@ from tidings.protocol.errors import (
 from tidings_tasks.store import Outcome, Submission, commands
 from tidings_tasks.submission import fingerprint_of
 
-from ..context import INTAKE, LIMITER, REGISTRY, STORE
+from ..context import INTAKE, LIMITER, REGISTRY, SETTINGS, STORE
 from .accepting import KEY, RATE_HEADERS, check_stored, idempotency_key, prepare_job
 from .access import find_own_job
 from .again import submit_again
@@ -59,7 +59,10 @@ async def retry(request: web.Request) -> web.StreamResponse:
     former = await find_own_job(request)
     if former.state not in (JobState.FAILED, JobState.CANCELLED):
         raise IllegalState(f"the job is {former.state}; only a failed or cancelled one can be retried")
-    submission = submit_again(former, request.app[REGISTRY], key=key, fingerprint=f"retry:{former.id}")
+    app = request.app
+    submission = submit_again(
+        former, app[REGISTRY], app[SETTINGS].queues, key=key, fingerprint=f"retry:{former.id}"
+    )
     return await _store(request, shard_of(former.id), submission, allowance.headers())
 
 

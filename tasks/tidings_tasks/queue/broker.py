@@ -12,6 +12,8 @@ import dramatiq
 from dramatiq import Actor, Broker, Message
 from dramatiq.middleware import AsyncIO, Callbacks, Middleware, Pipelines, ShutdownNotifications
 
+from tidings.protocol.errors import StoreUnavailable
+
 from ..connection import default_policies, default_store, open_sync_store
 from ..job_type import JobType
 from ..registry import REGISTRY, Registry
@@ -21,10 +23,11 @@ from ..submission import check_enqueued
 from .actor_options import ActorDefaults, take_over
 from .committer import Committer
 from .consumer import TidingsConsumer
+from .dependencies import breakers_of
 from .event_loop import PatientAsyncIO
 from .messages import submission_of
 from .middleware import FOLLOWED, Policy
-from .queues import QueuePolicy
+from .queues import QueuePolicy, limits_of
 from .results import JobResults
 
 __all__ = ["TidingsBroker", "installed_broker"]
@@ -177,6 +180,8 @@ class TidingsBroker(Broker):
         # Each queue has a thread that consumes it, and they all start at once.
         with self._lock:
             if self._committer is None:
+                if self.has_settings:
+                    self._write_limits()
                 self._committer = Committer(self.store, self)
                 self._committer.start()
             committer = self._committer
@@ -195,6 +200,16 @@ class TidingsBroker(Broker):
             RuntimeError: there is none.
         """
         return JobResults(super().get_results_backend())
+
+    def _write_limits(self) -> None:
+        # Where other workers or a server run they have written them; alone, this one does its best.
+        limits = limits_of(self.settings.queues)
+        breakers = breakers_of(self.settings.dependencies, self._registry.dependencies)
+        for shard in range(self.store.keyspace.shards):
+            try:
+                self.store.run(commands.configure(shard, queues=limits, dependencies=breakers))
+            except StoreUnavailable as error:
+                _log.warning("the limits of shard %d are not written: %s", shard, error)
 
     def flush(self, queue_name: str) -> None:
         """Not supported: jobs are cancelled one by one, so that their watchers learn it."""

@@ -12,7 +12,7 @@ from aiohttp import web
 from tidings.protocol import shard_of
 from tidings_tasks.store import Enqueued, JobRecord, Outcome, commands
 
-from ...context import INTAKE, REGISTRY, STORE
+from ...context import INTAKE, REGISTRY, SETTINGS, STORE
 from ..again import submit_again
 
 __all__ = ["STORED", "retry_dead"]
@@ -28,7 +28,13 @@ async def retry_dead(request: web.Request, records: Sequence[JobRecord]) -> list
     app = request.app
     # The unit separator is in no key of a client's own, so this meets no other.
     jobs = [
-        submit_again(record, app[REGISTRY], key=f"\x1fdead\x1f{record.id}", fingerprint=f"retry:{record.id}")
+        submit_again(
+            record,
+            app[REGISTRY],
+            app[SETTINGS].queues,
+            key=f"\x1fdead\x1f{record.id}",
+            fingerprint=f"retry:{record.id}",
+        )
         for record in records
     ]
     made = await asyncio.gather(*(app[INTAKE].submit(shard_of(job.id), job) for job in jobs))
