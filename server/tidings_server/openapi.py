@@ -36,6 +36,7 @@ _PATH_EXAMPLES: Final = {
     "files": "01JD8Z5T6N8Q4W3E2R1T0Y9V8K",
     "dead": "01JD8Z5T6N8Q4W3E2R1T0Y9V8Ks0",
     "queues": "reports",
+    "schedules": "nightly-report",
 }
 _TAGS: Final = {
     "jobs": "Submit, watch and end jobs.",

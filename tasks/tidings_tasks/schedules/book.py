@@ -13,7 +13,14 @@ from typing import Literal
 from pydantic import ValidationError
 
 from tidings.protocol import new_job_id
-from tidings.protocol.errors import FieldError, InvalidInput, QueueFull, ScheduleConflict, ScheduleMissing
+from tidings.protocol.errors import (
+    FieldError,
+    InvalidInput,
+    QueueDraining,
+    QueueFull,
+    ScheduleConflict,
+    ScheduleMissing,
+)
 
 from ..queue.queues import QueuePolicy
 from ..registry import Registry
@@ -74,16 +81,22 @@ class ScheduleBook:
         Raises:
             ScheduleMissing: there is none of this name.
         """
+        for entry in await self._find(name):
+            return entry
+        raise ScheduleMissing(f"there is no schedule {name[:64]!r}")
+
+    async def _find(self, name: str) -> list[Entry]:
+        """Look for a name in all shards, since its owner is not known."""
         shards = range(self._keyspace.shards)
         found = await asyncio.gather(
             *(self._store.run(commands.read_schedule(shard, name)) for shard in shards)
         )
-        for shard, read in zip(shards, found, strict=True):
-            if read.record is not None:
-                schedule = read_definition(name, read.record.definition)
-                if schedule is not None:
-                    return Entry(schedule, read.record, shard, read.now_ms)
-        raise ScheduleMissing(f"there is no schedule {name[:64]!r}")
+        return [
+            Entry(schedule, read.record, shard, read.now_ms)
+            for shard, read in zip(shards, found, strict=True)
+            if read.record is not None
+            and (schedule := read_definition(name, read.record.definition)) is not None
+        ]
 
     def check(self, schedule: Schedule) -> None:
         """Check what only the registered types can tell.
@@ -107,17 +120,21 @@ class ScheduleBook:
             UnknownJobType, InvalidInput: see ``check``.
         """
         self.check(schedule)
-        try:
-            await self.get(schedule.name)
-        except ScheduleMissing:
-            outcome = await self.put(schedule, origin=API, must="new")
-            if outcome is PutOutcome.FULL:
-                raise ScheduleConflict(
-                    f"there are {MAX_SCHEDULES} schedules; delete one that is not needed first"
-                ) from None
-            if outcome is not PutOutcome.EXISTS:
-                return await self.get(schedule.name)
-        raise ScheduleConflict(f"there is a schedule {schedule.name!r} already; PUT replaces it")
+        taken = ScheduleConflict(f"there is a schedule {schedule.name!r} already; PUT replaces it")
+        if await self._find(schedule.name):
+            raise taken
+        outcome = await self.put(schedule, origin=API, must="new")
+        if outcome is PutOutcome.FULL:
+            raise ScheduleConflict(f"there are {MAX_SCHEDULES} schedules; delete one first")
+        if outcome is PutOutcome.EXISTS:
+            raise taken
+        found = await self._find(schedule.name)
+        if len(found) > 1:
+            # Another owner's, in another shard, at this very moment. Neither knows who was first.
+            own = self._keyspace.shard_of_tenant(schedule.tenant)
+            await self._store.run(commands.drop_schedule(own, schedule.name, origin=API))
+            raise taken
+        return found[0] if found else await self.get(schedule.name)
 
     async def replace(self, schedule: Schedule) -> Entry:
         """Put a new definition in the place of the one of this name.
@@ -186,7 +203,7 @@ class ScheduleBook:
         Raises:
             ScheduleMissing: there is none of this name.
             ScheduleConflict: it was changed at this moment.
-            QueueFull: the queue is full, or is drained.
+            QueueFull, QueueDraining: the queue takes no job now.
             UnknownJobType, InvalidInput: its type or input is not valid any more.
         """
         entry = await self.get(name)
@@ -200,8 +217,10 @@ class ScheduleBook:
             raise ScheduleMissing(f"there is no schedule {name!r}")
         if outcome == "changed":
             raise ScheduleConflict("the schedule was changed at this moment; try again")
+        if outcome == "draining":
+            raise QueueDraining(f"the queue {job.queue} takes no new jobs: it is being drained")
         if outcome != "created":
-            raise QueueFull(f"the queue {job.queue} takes no jobs now: {outcome}", retry_after_s=5)
+            raise QueueFull(f"the queue {job.queue} is full", retry_after_s=5)
         return job.id
 
     async def next_runs(self, name: str, count: int) -> tuple[Entry, list[int]]:
