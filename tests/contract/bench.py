@@ -34,7 +34,7 @@ from tidings_tasks.store import (
     WriteCode,
     commands,
 )
-from tidings_tasks.store.scripts import load_script
+from tidings_tasks.store.scripts import load_attach
 from tidings_tasks.store.store import FORMAT
 
 from .invariants import check_invariants
@@ -148,7 +148,7 @@ class Bench:
         self.raw.hset(self.key("meta"), "run", "f" * 40)
         fresh = secrets.token_hex(4)
         args = [self.prefix, FORMAT, self.keyspace.shards, LEASE_MS, fresh]
-        reply = self.raw.eval(load_script("attach").source, 1, *args)
+        reply = self.raw.eval(load_attach(), 1, *args)
         assert reply == [b"ok", fresh.encode()]
         return fresh
 

@@ -70,7 +70,7 @@ class LossyProxy:
         try:
             # One request is on its way at a time, so a reply belongs to the request before it.
             while request := await reader.read(1 << 20):
-                is_call = request.count(b"\r\nEVAL") > 0
+                is_call = any(name in request for name in (b"\r\nFCALL\r\n", b"\r\nEVAL\r\n"))
                 if is_call and self._is_lost():
                     return
                 self.calls += is_call

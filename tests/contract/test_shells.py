@@ -185,7 +185,7 @@ async def test_an_emptied_store_is_attached_to_again(
     await store.run(commands.count_jobs(0, ALICE))
     own_bench.raw.flushall()
     if forget_scripts:
-        own_bench.raw.script_flush()
+        own_bench.raw.function_flush()
     assert await store.run(commands.read_job(claim.id)) is None
     step = commands.step(
         0, worker="w", call=9, lease_ms=LEASE_MS, writes=[own_bench.make_write(claim, Verb.COMPLETE)]
@@ -197,7 +197,7 @@ async def test_an_emptied_store_is_attached_to_again(
     assert own_bench.record(again.id).epoch != old
     own_bench.raw.flushall()
     if forget_scripts:
-        own_bench.raw.script_flush()
+        own_bench.raw.function_flush()
     own_bench.checks = False
     own_bench.add()
     assert own_bench.counts() == {JobState.QUEUED: 1}
@@ -208,9 +208,9 @@ async def test_forgotten_scripts_are_sent_again(own_bench: Bench, private_valkey
     """The store keeps scripts in memory alone."""
     store = Store(private_valkey.url, own_bench.keyspace)
     for _ in range(3):
-        own_bench.raw.script_flush()
+        own_bench.raw.function_flush()
         job_id = own_bench.add()
-        own_bench.raw.script_flush()
+        own_bench.raw.function_flush()
         assert await store.run(commands.read_job(job_id)) is not None
     await store.aclose()
 

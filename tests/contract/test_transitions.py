@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import resources
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from tidings.protocol import EDGES, JobState
 from tidings_tasks.store import Verb, commands
-from tidings_tasks.store.scripts import load_script
+from tidings_tasks.store.scripts import make_script
 
 from .bench import Bench
 
@@ -105,16 +104,19 @@ def test_an_edge_is_marked_by_its_event(bench: Bench, edge: tuple[JobState | Non
 def test_the_scripts_refuse_whatever_is_no_edge(bench: Bench, state: JobState) -> None:
     """Not the commands alone: the table itself stands before every transition."""
     job_id = next(way for (_, target), way in WAYS.items() if target is state)(bench)
-    whole = load_script("delete").source
-    own = (resources.files("tidings_tasks.store") / "lua" / "delete.lua").read_text("utf-8")
-    attempt = whole.removesuffix(own) + "become(load(ARGV[1]), ARGV[2], 0) return 'taken'"
+    script = make_script("delete", "become(load(ARGV[1]), ARGV[2], 0) return 'taken'")
+    bench.raw.function_load(script.library, replace=True)
+
+    def attempt(target: JobState) -> object:
+        return bench.raw.fcall(script.function, 1, bench.prefix, job_id, target.value)
+
     before = bench.snapshot()
     for target in JobState:
         if target is S.WAITING_INPUT:
             continue
         if target in EDGES[state]:
-            assert bench.raw.eval(attempt, 1, bench.prefix, job_id, target.value) == b"taken"
+            assert attempt(target) == b"taken"
         else:
             with pytest.raises(ResponseError, match=f"illegal transition {state} -> {target}"):
-                bench.raw.eval(attempt, 1, bench.prefix, job_id, target.value)
+                attempt(target)
     assert bench.snapshot() == before

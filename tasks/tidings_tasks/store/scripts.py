@@ -1,4 +1,7 @@
-"""The Lua scripts: each file behind its preludes, loaded once, called by SHA."""
+"""The Lua scripts: each file behind its preludes, loaded once as a function of the store, called by name.
+
+A function costs less than a script of EVALSHA, which makes all its closures anew at each call.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-__all__ = ["Script", "load_script"]
+__all__ = ["Script", "load_attach", "load_script", "make_script"]
+
+_FOLDER = resources.files(__package__) / "lua"
 
 _READING = frozenset(
     {
@@ -54,21 +59,43 @@ _REFUSED_WHEN_FULL = frozenset({"enqueue", "put_schedule", "fire_schedule", "run
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script's whole source and its SHA-1, by which the store knows it."""
+    """A script as the store runs it: a function in a library of its own, both named for the whole source.
+
+    Versions of a script are different functions, so that processes of two releases work on one store side by side. A store
+    that lacks the function says so, and is given the ``library`` then. One that takes none, since it is full, a replica, or
+    forbids it, runs ``text`` by EVAL.
+    """
 
     name: str
-    source: str
-    sha: str
+    function: str
+    library: str
+    text: str
 
 
 @cache
 def load_script(name: str) -> Script:
-    """Read ``lua/<name>.lua`` and put in front what it builds on; ``attach`` stands alone."""
-    folder = resources.files(__package__) / "lua"
-    names = [name]
-    if name != "attach":
-        names = ["shared", *(_READ_ON if name in _READING else _WRITE_ON), *_MORE.get(name, ()), name]
-    source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in names)
+    """Read ``lua/<name>.lua`` with what it builds on in front."""
+    return make_script(name, (_FOLDER / f"{name}.lua").read_text("utf-8"))
+
+
+@cache
+def load_attach() -> str:
+    """Read ``attach.lua``, which stands alone and is run by EVAL, once on each new connection."""
+    return "#!lua flags=allow-oom\n" + (_FOLDER / "attach.lua").read_text("utf-8")
+
+
+def make_script(name: str, body: str) -> Script:
+    """Build a script of this text, with what the script of that name builds on."""
+    parts = ("shared", *(_READ_ON if name in _READING else _WRITE_ON), *_MORE.get(name, ()))
+    shared = "".join((_FOLDER / f"{part}.lua").read_text("utf-8") for part in parts)
     flag = "no-writes" if name in _READING else "" if name in _REFUSED_WHEN_FULL else "allow-oom"
-    source = f"#!lua flags={flag}\n{source}" if flag else f"#!lua\n{source}"
-    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    digest = hashlib.sha256(f"{flag}\n{shared}\n{body}".encode()).hexdigest()[:16]
+    function = f"tidings_{name}_{digest}"
+    call = f"local refusal = begin_call(keys, argv)\nif refusal then return refusal end\n{body}\n"
+    library = (
+        f"#!lua name={function}\n{shared}\n"
+        f"redis.register_function{{ function_name = '{function}', flags = {{ {repr(flag) if flag else ''} }},\n"
+        f"callback = function(keys, argv)\n{call}end }}\n"
+    )
+    flags = f" flags={flag}" if flag else ""
+    return Script(name, function, library, f"#!lua{flags}\nlocal keys, argv = KEYS, ARGV\n{shared}\n{call}")

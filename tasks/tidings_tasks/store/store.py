@@ -16,7 +16,6 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
-    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
@@ -29,7 +28,7 @@ from tidings.protocol.errors import StoreUnavailable, TidingsError
 from .commands import Command
 from .exchange import Exchange
 from .keys import Keyspace
-from .scripts import Script, load_script
+from .scripts import Script, load_attach, load_script
 
 __all__ = ["FORMAT", "Store", "StoreMismatch", "SyncStore"]
 
@@ -70,6 +69,11 @@ def _translated() -> Iterator[None]:
 def _is_detached(error: ResponseError) -> bool:
     """Tell whether a script found that the store was emptied under an open connection."""
     return str(error).startswith("DETACHED")
+
+
+def _is_missing(error: ResponseError) -> bool:
+    """Tell whether the store does not have the script's function yet."""
+    return str(error).startswith("Function not found")
 
 
 @contextlib.contextmanager
@@ -156,7 +160,7 @@ class Store(_Shell):
             await connection.on_connect()
             shards = range(self.keyspace.shards)
             for shard in shards:
-                await connection.send_command("EVAL", load_script("attach").source, *self._attach_args(shard))
+                await connection.send_command("EVAL", load_attach(), *self._attach_args(shard))
             for _ in shards:
                 self._check_attached(await connection.read_response())
         except BaseException:
@@ -180,16 +184,22 @@ class Store(_Shell):
             except ResponseError as error:
                 if not _is_detached(error):
                     raise
-                attach = self._attach_args(command.shard)
-                self._check_attached(await self._evaluate(load_script("attach"), attach))
+                attached = await self._redis.eval(load_attach(), *self._attach_args(command.shard))
+                self._check_attached(attached)
                 reply = await self._evaluate(script, args)
         return command.parse(reply)
 
     async def _evaluate(self, script: Script, args: list[Any]) -> Any:
         try:
-            return await self._exchange.call("EVALSHA", script.sha, *args)
-        except NoScriptError:
-            return await self._exchange.call("EVAL", script.source, *args)
+            return await self._exchange.call("FCALL", script.function, *args)
+        except ResponseError as error:
+            if not _is_missing(error):
+                raise
+        try:
+            await self._exchange.call("FUNCTION", "LOAD", "REPLACE", script.library)
+        except ResponseError:
+            return await self._exchange.call("EVAL", script.text, *args)
+        return await self._exchange.call("FCALL", script.function, *args)
 
     async def wait(self, keys: list[str], timeout_s: float) -> tuple[str, bytes] | None:
         """Take the first entry that one of these lists of one shard has, or None when the time is over.
@@ -267,7 +277,7 @@ class SyncStore(_Shell):
             connection.on_connect()
             shards = range(self.keyspace.shards)
             for shard in shards:
-                connection.send_command("EVAL", load_script("attach").source, *self._attach_args(shard))
+                connection.send_command("EVAL", load_attach(), *self._attach_args(shard))
             for _ in shards:
                 self._check_attached(connection.read_response())
         except BaseException:
@@ -284,16 +294,21 @@ class SyncStore(_Shell):
             except ResponseError as error:
                 if not _is_detached(error):
                     raise
-                attach = self._attach_args(command.shard)
-                self._check_attached(self._evaluate(load_script("attach"), attach))
+                self._check_attached(self._redis.eval(load_attach(), *self._attach_args(command.shard)))
                 reply = self._evaluate(script, args)
         return command.parse(reply)
 
     def _evaluate(self, script: Script, args: list[Any]) -> Any:
         try:
-            return self._redis.evalsha(script.sha, *args)
-        except NoScriptError:
-            return self._redis.eval(script.source, *args)
+            return self._redis.fcall(script.function, *args)
+        except ResponseError as error:
+            if not _is_missing(error):
+                raise
+        try:
+            self._redis.function_load(script.library, replace=True)
+        except ResponseError:
+            return self._redis.eval(script.text, *args)
+        return self._redis.fcall(script.function, *args)
 
     def wait(self, keys: list[str], timeout_s: float) -> tuple[str, bytes] | None:
         """Take the first entry that one of these lists has; see ``Store.wait``."""

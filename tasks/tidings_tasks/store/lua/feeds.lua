@@ -3,8 +3,10 @@ local FEED_MAX_ENTRIES, FEED_DATA_MAX_BYTES = 1000, 8192
 -- A feed's numbering outlives its log by far, so that no position of an expired log, "0:0" included, looks complete.
 local FEED_LOG_KEPT_MS, FEED_HEAD_KEPT_MS, FEED_TTL_SET_EVERY_MS = 2592000000, 34560000000, 86400000
 
-local feeds = {}
-local feeds_of_owner = {}
+local feeds, feeds_of_owner
+local unpublished -- a feed shows only a job's latest progress, so of one script's only the last is published there
+
+begin_with(function() feeds, feeds_of_owner, unpublished = {}, {}, {} end)
 
 local function feeds_of(job)
   local found = feeds_of_owner[job.ow]
@@ -53,9 +55,6 @@ local function save_feed(feed)
   end
   feed.new = nil
 end
-
--- A feed shows only a job's latest progress, so of one script's only the last is published there.
-local unpublished = {}
 
 local function publish_progress(job)
   local text = unpublished[job.id]

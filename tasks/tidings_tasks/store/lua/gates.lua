@@ -8,7 +8,12 @@
 local RETURN_BATCH, OPEN_FACTOR_MAX, PROBE_EVERY_MS = 50, 10, 1000
 local QUEUE_KEPT_OPEN_MS = 1
 
-local settings = {} -- field of :qc -> its value, or false
+local settings -- field of :qc -> its value, or false
+local buckets -- gate -> {full again at, ms a token, tokens it holds}
+local breakers
+local said_of_dependency -- what the write that is carried out says: 'ok', 'failed', or nothing
+
+begin_with(function() settings, buckets, breakers, said_of_dependency = {}, {}, {}, nil end)
 
 local function read_settings(...)
   for i, text in ipairs(call('HMGET', P .. ':qc', ...)) do
@@ -21,8 +26,6 @@ local function limits_of(queue)
   if settings[queue] == nil then read_settings(queue, '!' .. queue) end
   return settings[queue] or nil, settings['!' .. queue]
 end
-
-local buckets = {} -- gate -> {full again at, ms a token, tokens it holds}; those that were used
 
 local function bucket_of(gate, rate)
   local bucket = buckets[gate]
@@ -50,8 +53,6 @@ local function save_buckets()
     end
   end
 end
-
-local breakers = {}
 
 -- A breaker: s closed | open | half, f failures since w (ms), u open until (ms), k how often it opened in a row, j its probe.
 local function breaker_of(name)
@@ -147,8 +148,6 @@ end
 local function free_key(gate)
   if call('EXISTS', P .. ':p:' .. gate) == 1 then let_return(gate, 1) end
 end
-
-local said_of_dependency -- what the write that is carried out says
 
 leave_gates = function(job)
   if job.ck then

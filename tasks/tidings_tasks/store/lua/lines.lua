@@ -4,8 +4,10 @@
 -- fair queuing with jobs of one size (Goyal, Vin, Cheng 1996). Jobs of one turn go by id, so by age. An owner without jobs saves up nothing.
 local PRIORITY, FIRST_TURN = 281474976710656, 1099511627776
 
-local fronts = {} -- queue and priority -> the turn that the line is at; as long as nothing is claimed in this script
-local turns = {} -- key of the owners' last turns -> owner and priority -> turn
+local fronts -- queue and priority -> the turn that the line is at; as long as nothing is claimed in this script
+local turns -- key of the owners' last turns -> owner and priority -> turn
+
+begin_with(function() fronts, turns = {}, {} end)
 
 local function front_of(job)
   local name = job.q .. '/' .. int(job.p)

@@ -46,29 +46,29 @@
 local FORKS_KEPT = 16
 local MAX_ARGS = 2000 -- even; Lua cannot unpack more than some 8,000 values
 
-local META = call('HMGET', P .. ':meta', 'gen', 'reap')
-if not META[1] then return redis.error_reply('DETACHED the store was emptied; attach again') end
-local GEN = META[1]
-
-local texts = {} -- keys and values to be set together
+local GEN, REAP_FROM, NOW, ISO
+local texts -- keys and values to be set together
+local jobs, changed
+local messages -- channel, position in a feed or false, envelope, and again
+local indexes -- members to be put into sorted sets (a score) or taken out (false): key -> member -> score
+local counts -- hash -> field -> difference
+local wakes -- queues whose waiting worker is to look again
 
 local function put_text(key, value)
   texts[#texts + 1] = key
   texts[#texts + 1] = value
 end
 
-local function read_clock()
+begin_with(function()
+  texts, jobs, changed, messages, indexes, counts, wakes = {}, {}, {}, {}, {}, {}, {}
+  local meta = call('HMGET', P .. ':meta', 'gen', 'reap')
+  GEN, REAP_FROM = meta[1], tonumber(meta[2] or 0)
+  if not GEN then return redis.error_reply('DETACHED the store was emptied; attach again') end
   local t, seen = call('TIME'), tonumber(call('GET', P .. ':clock') or 0)
-  local now = t[1] * 1000 + math.floor(t[2] / 1000)
-  if now <= seen then return seen end
-  put_text(P .. ':clock', int(now))
-  return now
-end
-
-local NOW = read_clock()
-local ISO = iso(NOW)
-
-local jobs, changed = {}, {}
+  NOW = t[1] * 1000 + math.floor(t[2] / 1000)
+  if NOW <= seen then NOW = seen else put_text(P .. ':clock', int(NOW)) end
+  ISO = iso(NOW)
+end)
 
 -- for to, from in runs(values): the bounds of runs of up to MAX_ARGS values. Without a closure: those cost.
 local function next_run(values, to)
@@ -113,8 +113,6 @@ local function save_record(id, job)
   job.id = id
 end
 
-local messages = {} -- channel, position in a feed or false, envelope, and again
-
 local function publish(channel, position, text)
   local at = #messages
   messages[at + 1], messages[at + 2], messages[at + 3] = channel, position, text
@@ -148,9 +146,6 @@ local function add_fork(forks, epoch, head)
   return forks
 end
 
--- Members to be put into sorted sets (a score) or taken out (false): key -> member -> score.
-local indexes = {}
-
 local function put(key, member, score)
   local members = indexes[key]
   if not members then
@@ -177,8 +172,6 @@ local function flush_indexes()
   indexes = {}
 end
 
-local counts = {} -- hash -> field -> difference
-
 local function count(hash, field, difference)
   local fields = counts[hash]
   if not fields then
@@ -187,6 +180,4 @@ local function count(hash, field, difference)
   end
   fields[field] = (fields[field] or 0) + difference
 end
-
-local wakes = {} -- queues whose waiting worker is to look again
 

@@ -8,7 +8,9 @@
 --                       nr ns nm how many runs, skips and missed times, op its open jobs (those that ended too, until it is looked at),
 --                       fx fr the due time that was fired last, and the answer
 local NEVER = 9007199254740991
-local DUE, SCHEDULE = P .. ':sch', P .. ':sc:'
+local DUE, SCHEDULE
+
+begin_with(function() DUE, SCHEDULE = P .. ':sch', P .. ':sc:' end)
 
 -- {name, fields}, or false. For whoever reads.
 local function schedule_parts(name)

@@ -1,6 +1,20 @@
 -- What reading and writing scripts share: times, envelopes, and a job's record.
-local P = KEYS[1]
-local call = redis.call
+--
+-- A script is loaded once as a function of a library, with the files it builds on in front: what stands in those is made once. What is
+-- true of one call alone is set anew by begin_with: it runs before each call, in the order of the files, and may refuse the call.
+local KEYS, ARGV, P
+local call -- redis.call; there is none while a library is loaded
+local beginnings = {}
+
+local function begin_with(begin) beginnings[#beginnings + 1] = begin end
+
+local function begin_call(keys, argv)
+  KEYS, ARGV, P, call = keys, argv, keys[1], redis.call
+  for i = 1, #beginnings do
+    local refusal = beginnings[i]()
+    if refusal then return refusal end
+  end
+end
 
 local COMPLETED_KEPT_MS, FAILED_KEPT_MS = 604800000, 2592000000
 

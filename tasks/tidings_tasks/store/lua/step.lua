@@ -125,8 +125,7 @@ for _, id in ipairs(due) do
   if job and (job.s == 'scheduled' or job.s == 'retrying') then enter_queue(job) end
 end
 
-local reap_from = tonumber(META[2] or 0)
-if NOW >= reap_from then
+if NOW >= REAP_FROM then
   for _, member in ipairs(first_of(':lease')) do
     put(P .. ':lease', member, false)
     local id, attempt = string.match(member, '^(.*):(%d+)$')
@@ -262,7 +261,7 @@ end
 
 local next_due = -1
 -- No lease is reaped before the time kept in :meta, so nothing is due before it either.
-for index, not_before in pairs({ [':due'] = 0, [':lease'] = reap_from, [':gates'] = 0, [':exp'] = 0 }) do
+for index, not_before in pairs({ [':due'] = 0, [':lease'] = REAP_FROM, [':gates'] = 0, [':exp'] = 0 }) do
   local first = call('ZRANGE', P .. index, 0, 0, 'WITHSCORES')
   if first[2] then
     local wait = math.max(0, tonumber(first[2]) - NOW, not_before - NOW)

@@ -4,7 +4,9 @@
 -- (idempotency, "" for none), print (of the request), kept_ms (of the key), spec (JSON), more (JSON object, or ""):
 --   {x not to begin after (as due), ck concurrency key, cl how many of it, dk deduplication key, dt its lifetime ms (none: until the
 --    job has ended), db true: a repeat takes the place of a job that is still scheduled, dp dependency, kc kf retention ms, pa flow}
-local KEPT_COMPLETED_MS, KEPT_FAILED_MS = COMPLETED_KEPT_MS, FAILED_KEPT_MS
+local queue_states, rooms
+
+begin_with(function() queue_states, rooms = {}, {} end)
 
 local function is_time(text) return text == '' or string.match(text, '^%+?%d+%.?%d*$') end
 
@@ -40,14 +42,10 @@ local function read_wanted(from)
   return all
 end
 
-local queue_states = {}
-
 local function is_draining(queue)
   if queue_states[queue] == nil then queue_states[queue] = call('HGET', P .. ':qc', '!' .. queue) == 'draining' end
   return queue_states[queue]
 end
-
-local rooms = {}
 
 -- Take a place in what bounds the job: its queue, or all that wait for their time.
 local function take_room(wanted, due_ms, max_length)

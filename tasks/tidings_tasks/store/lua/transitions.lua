@@ -47,7 +47,9 @@ local function trim(job, length)
   end
 end
 
-local opened = {} -- jobs whose first event was put into the log before their second one
+local opened -- jobs whose first event was put into the log before their second one
+
+begin_with(function() opened = {} end)
 
 -- Put the first event into the log while the record still says what it says; an event must follow in the same script.
 local function keep_opening(job)
