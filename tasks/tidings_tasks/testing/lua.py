@@ -52,11 +52,11 @@ class ScriptRunner:
         Raises:
             ResponseError: the script refused, or failed.
         """
-        compiled = self._compiled.get(script.sha)
+        compiled = self._compiled.get(script.function)
         if compiled is None:
             # The first line is for Valkey: "#!lua flags=…".
-            compiled = self._lua.compile(script.source.partition("\n")[2].encode())
-            self._compiled[script.sha] = compiled
+            compiled = self._lua.compile(script.text.partition("\n")[2].encode())
+            self._compiled[script.function] = compiled
         self._globals[b"KEYS"] = self._lua.table_from([_text(key) for key in keys])
         self._globals[b"ARGV"] = self._lua.table_from([_text(arg) for arg in args])
         return self._reply(compiled())
