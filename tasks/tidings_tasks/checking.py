@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import tempfile
@@ -22,6 +23,7 @@ from .job_modules import import_job_modules
 from .queue.queues import BUILT_IN_POLICIES
 from .schedules.declared import check_declared
 from .settings import Settings, SettingsError
+from .stalls import CloudRun, find_cloud_run
 from .store import Keyspace, Store, iso_time
 
 __all__ = ["Finding", "check_all", "explain_settings"]
@@ -39,10 +41,11 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-async def check_all(settings: Settings) -> list[Finding]:
-    """Run every check; none of them changes anything that is kept, nor raises."""
+async def check_all(settings: Settings, environ: Mapping[str, str] | None = None) -> list[Finding]:
+    """Run every check; none of them changes anything that is kept, nor raises. ``environ``: this process's, by default."""
     findings = [
         _tell_env(settings),
+        *_tell_cloud_run(os.environ if environ is None else environ),
         _check_secret(settings),
         _check_data_dir(settings),
         *_check_jobs(settings),
@@ -73,6 +76,20 @@ def _tell_env(settings: Settings) -> Finding:
         "ok",
         f"judged as {settings.env} ({origin}); TIDINGS_ENV={other} judges as {other}{hint}",
     )
+
+
+def _tell_cloud_run(environ: Mapping[str, str]) -> list[Finding]:
+    kind = find_cloud_run(environ)
+    if kind is None:
+        return []
+    if kind is not CloudRun.SERVICE:
+        return [Finding("Cloud Run", "ok", f"runs as a {kind.value}, whose CPU is always allocated")]
+    message = (
+        "runs as a service: unless its CPU is always allocated, which cannot be seen from inside, a worker loses its jobs "
+        "between requests"
+    )
+    fix = "deploy a worker as a worker pool, or with --no-cpu-throttling --min-instances=1 (docs/deploy.md)"
+    return [Finding("Cloud Run", "warning", message, fix)]
 
 
 def _check_secret(settings: Settings) -> Finding:

@@ -51,6 +51,17 @@ class WorkerProcess:
             self._ready_fd = None
         return self._ready_fd is None and self._process is not None and self._process.poll() is None
 
+    def check_alive(self) -> None:
+        """Find out that it ended though nobody has killed it.
+
+        Raises:
+            RuntimeError: it did.
+        """
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(
+                f"{self.name} ended by itself with {self._process.returncode}; see {self._log_dir}"
+            )
+
     def start(self) -> None:
         """Start the next process."""
         self.runs += 1
@@ -139,10 +150,12 @@ class Installation:
         """Return when every worker takes jobs.
 
         Raises:
+            RuntimeError: one ended by itself.
             TimeoutError: one does not; what it says is in its log.
         """
         deadline = time.monotonic() + scaled(_START_S)
         while not all(worker.is_ready for worker in self.workers):
+            self.tend()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"a worker does not start; see {self._log_dir}")
             time.sleep(0.02)
@@ -166,8 +179,18 @@ class Installation:
         worker.thaw_at_ms = at_ms + round(freeze_s * 1000)
         self._history.add("worker_frozen", worker=worker.name, killed_ms=at_ms)
 
+    def tend(self) -> None:
+        """Let those workers go on whose time it is, and see that none has ended by itself.
+
+        Raises:
+            RuntimeError: one has.
+        """
+        for worker in self.workers:
+            worker.check_alive()
+        self.thaw_workers()
+
     def thaw_workers(self, *, all_of_them: bool = False) -> None:
-        """Let those workers go on whose time it is."""
+        """Let those workers go on whose time it is, or all."""
         for worker in self.workers:
             if worker.thaw_at_ms and (all_of_them or now_ms() >= worker.thaw_at_ms):
                 worker.thaw_at_ms = 0

@@ -25,6 +25,7 @@ def run_plan(plan: Plan, directory: Path) -> Report:
     """Run a plan in a new directory, which keeps the history and the processes' logs, and judge it.
 
     Raises:
+        RuntimeError: a worker ended by itself.
         TimeoutError: a worker does not start, or some jobs do not end.
     """
     size = plan.size
@@ -41,13 +42,15 @@ def run_plan(plan: Plan, directory: Path) -> Report:
                 except BaseException as error:
                     failures.append(error)
 
-            thread = threading.Thread(target=run_clients, name="chaos clients")
+            thread = threading.Thread(target=run_clients, name="chaos clients", daemon=True)
             thread.start()
             try:
                 _make_faults(plan, made)
             finally:
                 made.thaw_workers(all_of_them=True)
-                thread.join()
+            while thread.is_alive():
+                made.tend()
+                thread.join(_TICK_S)
             if failures:
                 raise failures[0]
     return check_history(read_history(path))
@@ -57,7 +60,7 @@ def _make_faults(plan: Plan, made: Installation) -> None:
     started = time.monotonic()
     for fault in plan.faults:
         while time.monotonic() < started + fault.at_s:
-            made.thaw_workers()
+            made.tend()
             time.sleep(_TICK_S)
         if fault.kind == "kill_worker":
             made.kill_worker(fault.pick)
@@ -66,6 +69,6 @@ def _make_faults(plan: Plan, made: Installation) -> None:
         else:
             made.kill_store()
     while any(worker.thaw_at_ms for worker in made.workers):
-        made.thaw_workers()
+        made.tend()
         time.sleep(_TICK_S)
     made.wait_ready()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -211,3 +214,30 @@ async def _kill(valkey: EmbeddedValkey, jobs: Jobs) -> None:
 
     await eventually(is_written)
     valkey.kill()
+
+
+def test_a_stopped_process_says_that_it_stood_still(
+    valkey_url: str, keyspace: Keyspace, tmp_path: Path
+) -> None:
+    """Its processor taken away for longer than a lease, as on Cloud Run between requests: told in the log and counted."""
+    environ = worker_environ(
+        valkey_url, keyspace, tmp_path, lease_s=LEASE_S, worker_port=0, log_format="json"
+    ) | {"K_SERVICE": "web"}  # fmt: skip
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tidings", "worker", "tidings_tasks.demo", "--ready-fd", str(write_end)],
+        env=environ, pass_fds=[write_end], stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(write_end)
+    try:
+        with os.fdopen(read_end, "rb") as ready:
+            assert ready.readline() == b"\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(LEASE_S * 1.5)  # the length of the stall is what is tested
+        process.send_signal(signal.SIGCONT)
+        assert process.stderr is not None
+        told = next(line for line in process.stderr if b"stood still" in line)
+        assert b"worker pool" in told
+    finally:
+        process.terminate()
+        process.communicate(timeout=scaled(20))

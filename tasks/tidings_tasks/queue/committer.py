@@ -21,6 +21,7 @@ from ..files import FileStore
 from ..heartbeat import Heartbeat, Role, Tally
 from ..job_log import job_logging
 from ..outbox import Bounds, Outbox
+from ..stalls import StallWatch, find_cloud_run
 from ..store import Claim, SyncStore, WriteCode, commands
 from .messages import AttemptMessage, message_of
 from .policy import Verdict
@@ -57,6 +58,8 @@ class Committer:
         self.is_stopping = False
         """Whether nothing is to be claimed any more."""
         self._lease_s = settings.lease_s
+        # It has no metrics to count stalls in; the log tells them.
+        self._stalls = StallWatch(self._lease_s, lambda _: None, cloud_run=find_cloud_run(os.environ))
         self._grace_s = settings.shutdown_grace_s
         self._hand_back_at: float | None = None
         self._files = None
@@ -137,8 +140,11 @@ class Committer:
 
     def _work(self) -> None:
         while True:
-            self._woken.wait(self._pause_s())
+            pause_s = self._pause_s()
+            self._stalls.sleeps(pause_s)
+            self._woken.wait(pause_s)
             self._woken.clear()
+            self._stalls.woke()
             for shard, outbox in enumerate(self._outboxes):
                 # One batch at a time, so that renewals do not wait for actors that write without end.
                 if self._commit(shard, outbox):

@@ -10,6 +10,7 @@ import time
 
 from tidings.protocol.errors import StoreUnavailable
 
+from ..stalls import StallWatch
 from ..store import SyncStore, commands
 from .crew import Crew
 
@@ -23,10 +24,11 @@ _BATCH = 1_000
 class LeaseKeeper:
     """Renews every third of a lease. ``close`` ends the thread and its connections."""
 
-    def __init__(self, store: SyncStore, crew: Crew, *, lease_s: float) -> None:
+    def __init__(self, store: SyncStore, crew: Crew, *, lease_s: float, stalls: StallWatch) -> None:
         self._store, self._crew = store, crew
         self.lease_s = lease_s
         self._renewed_at = time.monotonic()
+        self._stalls = stalls
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tidings-leases", daemon=True)
@@ -47,7 +49,13 @@ class LeaseKeeper:
         self._store.close()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self.lease_s / 3):
+        pause_s = self.lease_s / 3
+        while True:
+            self._stalls.sleeps(pause_s)
+            is_over = self._stopped.wait(pause_s)
+            self._stalls.woke()
+            if is_over:
+                return
             is_whole = True
             for shard in range(self._store.keyspace.shards):
                 held = self._crew.held(shard)

@@ -56,6 +56,11 @@ class Metrics:
             ["event", "outcome"],
             registry=self.registry,
         )
+        self.stalls = Counter(
+            "tidings_worker_stalls_total",
+            "Times that the process stood still for more than half a lease.",
+            registry=self.registry,
+        )
         self.running = Gauge("tidings_worker_running", "Jobs that run now.", registry=self.registry)
         self.waiting_writes = Gauge(
             "tidings_worker_waiting_writes", "Writes the store has not taken yet.", registry=self.registry

@@ -29,6 +29,7 @@ from ..registry import REGISTRY, Registry
 from ..schedules.declared import check_declared
 from ..schedules.scheduler import Scheduler
 from ..settings import Settings
+from ..stalls import StallWatch, find_cloud_run
 from ..store import Keyspace, Store, SyncStore
 from .condition import Condition
 from .crew import Crew, CrewOptions
@@ -260,7 +261,10 @@ class Worker:
         # A call is repeated up to three times, and all of it has to fit into a lease.
         timeout_s = min(self._settings.store_timeout_s, lease_s / 6)
         store = SyncStore(self._url, self._keyspace, lease_s=lease_s, timeout_s=timeout_s)
-        leases = LeaseKeeper(store, self._crew, lease_s=lease_s)
+        stalls = StallWatch(
+            lease_s, lambda _: self.metrics.stalls.inc(), cloud_run=find_cloud_run(os.environ)
+        )
+        leases = LeaseKeeper(store, self._crew, lease_s=lease_s, stalls=stalls)
         leases.start()
         return leases
 
