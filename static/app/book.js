@@ -277,8 +277,25 @@ export class JobBook extends EventTarget {
   };
 
   #onInterval = () => {
-    if (document.visibilityState === "visible") void this.refresh();
+    if (document.visibilityState !== "visible") return;
+    void this.refresh();
+    for (const id of this.#details.keys()) void this.#readHints(id);
   };
+
+  /**
+   * Read anew what no event tells of a job that waits: its place in the queue, what keeps it back.
+   * @param {string} id
+   */
+  async #readHints(id) {
+    const job = this.#jobs.get(id);
+    if (!job || isTerminal(job.status) || job.status === "running") return;
+    try {
+      this.#put(await this.tidings.get(id));
+      this.#tell();
+    } catch {
+      // The watch says what is wrong; these are hints.
+    }
+  }
 
   #tell() {
     this.#telling ??= setTimeout(() => {

@@ -13,6 +13,7 @@ import { ago, duration, remaining } from "./format.js";
 import { LogView, OutputView } from "./log_view.js";
 import { aboutJob, nameOfJob } from "./naming.js";
 import { ResultView } from "./result_view.js";
+import { waitingWords } from "./waiting.js";
 
 /**
  * @param {{book: JobBook, id: string, onRetried: (job: Job) => void}} props
@@ -92,7 +93,7 @@ function ProgressCard({ job }) {
   const running = job.status === "running";
   const now = useNow(1_000, !isTerminal(job.status));
   const { percent, message, current, total } = job.progress ?? {};
-  const left = running ? remaining(job.progress, job.started_at, now) : null;
+  const left = running ? (remaining(job.progress, job.started_at, now) ?? job.eta_s ?? null) : null;
   const stopped = job.status === "failed" || job.status === "cancelled";
   const shownPercent = job.status === "completed" ? 100 : stopped ? null : percent;
   return html`
@@ -104,7 +105,7 @@ function ProgressCard({ job }) {
       <${Bar} job=${job} label="Progress" large=${true} />
       <div class="progress-foot">
         <span>${typeof current === "number" ? `${current.toLocaleString("en")}${typeof total === "number" ? ` of ${total.toLocaleString("en")}` : ""}` : ""}</span>
-        <span>${timing(job, left, now)}</span>
+        <span>${[running && job.slow && "slower than usual", timing(job, left, now)].filter(Boolean).join(", ")}</span>
       </div>
     </div>
   `;
@@ -125,7 +126,7 @@ function sentence(job, message) {
     case "scheduled":
       return "Waiting for its time.";
     case "queued":
-      return job.queue_position ? `Number ${job.queue_position} in the queue` : "Waiting for a worker.";
+      return waitingWords(job);
     case "retrying":
       return "Waiting for the next attempt.";
     default:
@@ -165,6 +166,8 @@ function Facts({ job }) {
     ["Started", time(job.started_at)],
     ["Ended", time(job.finished_at)],
     ["Queue", job.queue],
+    ["Concurrency key", job.concurrency_key],
+    ["Expires", isTerminal(job.status) || job.status === "running" ? null : time(job.expires_at)],
     ["Attempts", job.attempt ? String(job.attempt) : null],
     ["Worker", job.worker],
     ["Tags", job.tags?.join(", ")],

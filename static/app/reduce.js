@@ -6,6 +6,9 @@
 
 import { parsePosition, positionOf } from "../tidings/position.js";
 
+// What only holds while a job waits, and no event tells.
+const NOT_WAITING = { queue_position: null, waiting_for: null, eta_s: null };
+
 /**
  * Apply an event to a job's record, unless the record is of a later state: a replay changes nothing.
  * @param {Job} job
@@ -21,7 +24,7 @@ export function reduceJob(job, event) {
     case "progress":
       return { ...next, status: "running", progress: data };
     case "started":
-      return { ...next, status: "running", started_at: event.at, worker: data?.worker ?? null, queue_position: null };
+      return { ...next, status: "running", started_at: event.at, worker: data?.worker ?? null, ...NOT_WAITING };
     case "queued":
     case "scheduled":
       return { ...next, status: kind, run_at: data?.run_at ?? next.run_at };
@@ -40,7 +43,7 @@ export function reduceJob(job, event) {
       };
     case "failed":
     case "cancelled":
-      return { ...next, status: kind, finished_at: event.at, error: data?.error ?? null };
+      return { ...next, ...NOT_WAITING, status: kind, finished_at: event.at, error: data?.error ?? null };
     default:
       return next;
   }

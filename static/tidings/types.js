@@ -23,8 +23,12 @@
  * @property {string} position where the job's log stood when this was read
  * @property {number | null} [queue_position]
  * @property {number | null} [eta_s]
+ * @property {string | null} [waiting_for] what keeps a queued job back besides its turn, such as `paused`
+ * @property {boolean} [slow] whether it has run longer than nearly all of its type
  * @property {string} [updated_at]
  * @property {string} [queue]
+ * @property {string | null} [concurrency_key]
+ * @property {string | null} [expires_at]
  * @property {any} [input]
  * @property {any} [result]
  * @property {string | null} [result_ref] where the result is, when it is too large to be told
