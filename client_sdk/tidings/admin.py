@@ -1,4 +1,4 @@
-"""What operators do with an installation: dead letters, queues, workers, dependencies. Needs the scope `admin`."""
+"""What operators do with an installation: dead letters, queues, workers, dependencies, schedules. Needs the scope `admin`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from .protocol.admin import (
 from .protocol.errors import JobNotFound
 from .protocol.ids import is_job_id
 from .protocol.models import Job
+from .protocol.schedules import ScheduleInfo, SchedulePage, ScheduleRuns
 
 __all__ = ["Admin", "SyncAdmin"]
 
@@ -35,6 +36,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 QueueAction = Literal["pause", "resume", "drain"]
+ScheduleAction = Literal["pause", "resume"]
 
 
 class Admin:
@@ -102,6 +104,32 @@ class Admin:
     async def dependencies(self) -> list[Dependency]:
         """Return the dependencies that have failed lately, by name."""
         return (await self._get(Dependencies, "dependencies")).dependencies
+
+    async def schedules(self) -> list[ScheduleInfo]:
+        """Return all schedules, by name."""
+        found: list[ScheduleInfo] = []
+        params: dict[str, str] = {}
+        while True:
+            answer = await self._http.call("GET", "api/admin/schedules", params=params)
+            page = read_answer(SchedulePage, answer)
+            found += page.schedules
+            if page.next_cursor is None:
+                return found
+            params = {"cursor": page.next_cursor}
+
+    async def steer_schedule(self, name: str, action: ScheduleAction) -> ScheduleInfo:
+        """Pause or resume a schedule; what is due while it is paused is passed over. Raises `ScheduleMissing`."""
+        return await self._post(ScheduleInfo, f"schedules/{quote(name, safe='')}/{action}", None)
+
+    async def run_schedule(self, name: str) -> Job:
+        """Run a schedule now and return the job; each call makes one. Raises `ScheduleMissing`."""
+        path = f"api/admin/schedules/{quote(name, safe='')}/run"
+        return read_answer(Job, await self._http.call("POST", path))
+
+    async def schedule_runs(self, name: str, count: int = 10) -> ScheduleRuns:
+        """Return the next due times of a schedule, 1 to 100. Raises `ScheduleMissing`."""
+        path = f"api/admin/schedules/{quote(name, safe='')}/next"
+        return read_answer(ScheduleRuns, await self._http.call("GET", path, params={"count": str(count)}))
 
     async def _over_pages(self, model: type[M], path: str, wanted: DeadFilter) -> M:
         total: M | None = None
@@ -187,6 +215,22 @@ class SyncAdmin:
     def dependencies(self) -> list[Dependency]:
         """See `Admin.dependencies`."""
         return self._runner.run(self._admin.dependencies())
+
+    def schedules(self) -> list[ScheduleInfo]:
+        """See `Admin.schedules`."""
+        return self._runner.run(self._admin.schedules())
+
+    def steer_schedule(self, name: str, action: ScheduleAction) -> ScheduleInfo:
+        """See `Admin.steer_schedule`."""
+        return self._runner.run(self._admin.steer_schedule(name, action))
+
+    def run_schedule(self, name: str) -> Job:
+        """See `Admin.run_schedule`."""
+        return self._runner.run(self._admin.run_schedule(name))
+
+    def schedule_runs(self, name: str, count: int = 10) -> ScheduleRuns:
+        """See `Admin.schedule_runs`."""
+        return self._runner.run(self._admin.schedule_runs(name, count))
 
 
 def _add(total: M, page: M) -> M:

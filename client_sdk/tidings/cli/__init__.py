@@ -11,12 +11,12 @@ import typer
 
 from .. import __version__
 from ..protocol.errors import TidingsError
-from . import cancelling, dead, floors, jobs, outcomes, queues, submitting, top
+from . import cancelling, dead, floors, jobs, outcomes, queues, schedules, submitting, top
 from .messages import describe, one_line
 
 __all__ = ["CLIENT_COMMANDS", "main"]
 
-_CLIENT = (submitting, jobs, cancelling, outcomes, queues, dead, top)
+_CLIENT = (submitting, jobs, cancelling, outcomes, queues, schedules, dead, top)
 CLIENT_COMMANDS = frozenset(name for group in _CLIENT for name in group.COMMANDS)
 
 EXIT_FAILED = 1

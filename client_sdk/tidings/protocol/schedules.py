@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
@@ -67,7 +66,10 @@ class ScheduleRun(BaseModel):
     """A due time."""
 
     at: AwareDatetime = Field(description="In UTC.")
-    local: datetime = Field(description="In the schedule's time zone, with its offset then.")
+    local: str = Field(
+        description="In the schedule's time zone, with its offset then.",
+        json_schema_extra={"format": "date-time"},
+    )
 
 
 class ScheduleRuns(BaseModel):
