@@ -294,9 +294,12 @@ class SyncStore(_Shell):
             except ResponseError as error:
                 if not _is_detached(error):
                     raise
-                self._check_attached(self._redis.eval(load_attach(), *self._attach_args(command.shard)))
+                self._check_attached(self._attach(command.shard))
                 reply = self._evaluate(script, args)
         return command.parse(reply)
+
+    def _attach(self, shard: int) -> Any:
+        return self._redis.eval(load_attach(), *self._attach_args(shard))
 
     def _evaluate(self, script: Script, args: list[Any]) -> Any:
         try:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..store import Command, Keyspace, Outcome, SyncStore
-from ..store.scripts import Script
+from ..store.scripts import Script, load_attach
 from .lua import ScriptRunner
 from .valkey import Clock, MemoryValkey
 
@@ -65,6 +65,9 @@ class MemoryStore(SyncStore):
         """Run a script: ``args`` are the number of keys, the keys, and the arguments."""
         count, *rest = args
         return self._runner.run(script, rest[:count], rest[count:])
+
+    def _attach(self, shard: int) -> Any:
+        return self.evaluate(Script("attach", "attach", "", load_attach()), self._attach_args(shard))
 
     def _evaluate(self, script: Script, args: list[Any]) -> Any:
         return self.evaluate(script, args)
