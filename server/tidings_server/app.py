@@ -24,6 +24,7 @@ from .connection import Runner
 from .context import (
     AUTHENTICATOR,
     FILES,
+    FORECAST,
     GATEWAY,
     INTAKE,
     LIFE,
@@ -39,6 +40,7 @@ from .context import (
     Mode,
 )
 from .cors import add_cors_headers, answer_preflight
+from .eta import Forecast
 from .gateway import Gateway
 from .health import PROBE, Probe
 from .intake import Intake
@@ -109,6 +111,7 @@ def build_app(
     app[REGISTRY] = registry
     app[STORE] = store
     app[RELAY] = relay
+    app[FORECAST] = Forecast(store, settings.queues)
     app[GATEWAY] = Gateway(settings, store, relay, authenticator)
     app[INTAKE] = Intake(store)
     app[LIMITER] = Limiter(settings.submissions_per_minute)

@@ -12,6 +12,7 @@ from tidings_tasks.settings import Settings
 from tidings_tasks.store import Store
 
 from .auth import Authenticator
+from .eta import Forecast
 from .gateway import Gateway
 from .intake import Intake
 from .life import Life
@@ -24,6 +25,7 @@ from .upkeep import Upkeep
 __all__ = [
     "AUTHENTICATOR",
     "FILES",
+    "FORECAST",
     "GATEWAY",
     "INTAKE",
     "LIFE",
@@ -49,6 +51,7 @@ AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
 REGISTRY: Final = web.AppKey("registry", Registry)
 STORE: Final = web.AppKey("store", Store)
 FILES: Final = web.AppKey("files", FileStore)
+FORECAST: Final = web.AppKey("forecast", Forecast)
 RELAY: Final = web.AppKey("relay", Relay)
 GATEWAY: Final = web.AppKey("gateway", Gateway)
 INTAKE: Final = web.AppKey("intake", Intake)

@@ -29,8 +29,8 @@ async def test_the_status_is_compact_and_says_when_to_ask_again(rest: Rest) -> N
     answer, body = await rest.call("GET", f"/api/jobs/{made['id']}/status")
     status = JobStatus.model_validate(body)
     assert list(body) == [
-        "id", "type", "status", "progress", "attempt", "position", "queue_position", "eta_s", "waiting_for",
-        "updated_at",
+        "id", "type", "status", "progress", "attempt", "position", "queue_position", "eta_s", "slow",
+        "waiting_for", "updated_at",
     ]  # fmt: skip
     assert (status.status, status.queue_position) == ("queued", 1)
     assert answer.headers["ETag"] == f'W/"{status.position}"'

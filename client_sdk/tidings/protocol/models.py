@@ -161,7 +161,7 @@ class Usage(BaseModel):
 
 
 class JobStatus(BaseModel):
-    """The compact answer for pollers. `queue_position` and `eta_s` are hints outside the ETag."""
+    """The compact answer for pollers. `queue_position`, `eta_s` and `slow` are hints outside the ETag."""
 
     id: JobId
     type: str
@@ -170,7 +170,11 @@ class JobStatus(BaseModel):
     attempt: int = Field(description="How many times a worker has taken the job.")
     position: str = Field(description="Where the job's log stands; resume from here on any transport.")
     queue_position: int | None = Field(default=None, description="1 is next; only while queued.")
-    eta_s: float | None = None
+    eta_s: float | None = Field(
+        default=None,
+        description="Seconds until its end, as its progress or past jobs of its type let expect.",
+    )
+    slow: bool = Field(default=False, description="It runs longer than 95 % of past jobs of its type.")
     waiting_for: Literal["paused", "rate_limit", "concurrency", "circuit_open"] | None = Field(
         default=None, description="What keeps a queued job back besides its turn."
     )

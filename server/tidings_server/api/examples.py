@@ -31,6 +31,7 @@ STATUS: Final[dict[str, Any]] = {
     "position": f"{_EPOCH}:7",
     "queue_position": None,
     "eta_s": None,
+    "slow": False,
     "waiting_for": None,
     "updated_at": AT,
 }

@@ -16,7 +16,7 @@ from tidings.protocol.errors import (
 )
 from tidings_tasks.store import commands
 
-from ..context import STORE
+from ..context import FORECAST, STORE
 from .accepting import due_time_ms
 from .access import find_job, find_own_job
 from .answers import json_answer
@@ -42,7 +42,8 @@ class CancelJob(BaseModel):
 
 async def read(request: web.Request) -> web.StreamResponse:
     """Answer the whole job."""
-    return json_answer((await find_job(request)).view())
+    record = await find_job(request)
+    return json_answer(record.view() | await request.app[FORECAST].hints(record))
 
 
 async def change(request: web.Request) -> web.StreamResponse:

@@ -11,7 +11,7 @@ from tidings.protocol import JobStatus, Position
 from tidings.protocol.errors import JobNotFound, RateLimited, ServerDraining
 from tidings_tasks.store import JobRecord
 
-from ..context import RELAY, STREAMS
+from ..context import FORECAST, RELAY, STREAMS
 from ..streams import Ended
 from .access import find_job
 from .answers import json_answer
@@ -45,7 +45,7 @@ async def read_status(request: web.Request) -> web.StreamResponse:
     headers = _headers(record)
     if known and not is_news and matches(known, record.position):
         return web.Response(status=304, headers=headers)
-    return json_answer(record.status_view(), headers=headers)
+    return json_answer(record.status_view() | await request.app[FORECAST].hints(record), headers=headers)
 
 
 async def _wait_for_change(request: web.Request, record: JobRecord, wait_s: float) -> None:

@@ -176,6 +176,7 @@ class JobRecord:
             "position": self.position,
             "queue_position": self.queue_place,
             "eta_s": None,
+            "slow": False,
             "waiting_for": self.waiting_for,
             "updated_at": iso_time(self.updated_ms),
         }
