@@ -47,6 +47,13 @@ __all__ = [
 MIN_SECRET_CHARS = 32
 
 
+_OVERLAYS = {
+    "profiles": overlay_profiles,
+    "dependencies": overlay_dependencies,
+    "schedules": overlay_schedules,
+}
+
+
 class Settings(BaseModel):
     """One process's settings. Build with ``load_settings``, or directly in tests."""
 
@@ -207,20 +214,10 @@ class Settings(BaseModel):
             worker_concurrency=info.data.get("worker_concurrency", 0),
         )
 
-    @field_validator("profiles", mode="before")
+    @field_validator("profiles", "dependencies", "schedules", mode="before")
     @classmethod
-    def _over_built_in_profiles(cls, value: Any) -> Any:
-        return overlay_profiles(value) if isinstance(value, Mapping) else value
-
-    @field_validator("dependencies", mode="before")
-    @classmethod
-    def _named_dependencies(cls, value: Any) -> Any:
-        return overlay_dependencies(value) if isinstance(value, Mapping) else value
-
-    @field_validator("schedules", mode="before")
-    @classmethod
-    def _named_schedules(cls, value: Any) -> Any:
-        return overlay_schedules(value) if isinstance(value, Mapping) else value
+    def _over_built_in(cls, value: Any, info: ValidationInfo) -> Any:
+        return _OVERLAYS[info.field_name or ""](value) if isinstance(value, Mapping) else value
 
     @field_validator("jobs", "cors_origins", mode="before")
     @classmethod
