@@ -13,6 +13,7 @@ import pytest
 from tests.integration.running import open_jobs, running_worker
 from tidings.protocol import JobState
 from tidings_tasks import registry as registry_module
+from tidings_tasks.hooks import HOOKS
 from tidings_tasks.registry import REGISTRY, Registry
 from tidings_tasks.store import Keyspace
 
@@ -25,6 +26,7 @@ def guide(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     registry = Registry()
     monkeypatch.setattr(dramatiq.broker, "global_broker", None)
     monkeypatch.setattr(REGISTRY, "_types", registry._types)
+    monkeypatch.setattr(HOOKS, "_hooks", {})
     assert registry_module.REGISTRY is REGISTRY
     module = ModuleType("guide")
     code = "\n".join(re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL))
