@@ -241,3 +241,4 @@ def test_the_example_is_valid() -> None:
     assert found.queues["ai"].rate_per_owner == Rate(30, 60)
     assert found.profiles["films"].queues == ("films", "documents")
     assert found.dependencies["openai"].failures == 5
+    assert found.schedules["nightly-report"].time_zone == "Europe/Berlin"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import ValidationError
 
+from tidings_tasks.job_modules import import_job_modules
 from tidings_tasks.schedules.cron import Cron
+from tidings_tasks.schedules.declared import check_declared
 from tidings_tasks.schedules.schedule import CatchUp, Overlap, Schedule
 from tidings_tasks.schedules.timing import Interval, Plan, jitter_ms, plan_fire
+from tidings_tasks.settings import load_settings
+from tidings_tasks.store import Keyspace
 
 HOUR_MS = 3_600_000
 
@@ -106,3 +111,12 @@ def test_a_schedule_says_little_when_all_is_usual() -> None:
     assert (schedule.time_zone, schedule.owner, schedule.org) == ("UTC", "system", None)
     assert (schedule.overlap, schedule.catch_up) == (Overlap.SKIP, CatchUp.LAST)
     assert schedule.timing.next_after(0) == 24 * HOUR_MS
+
+
+def test_the_examples_schedules_suit_their_job_types() -> None:
+    """Whoever copies them can start a worker."""
+    config = Path(__file__).parents[2] / "examples" / "tidings.toml"
+    settings = load_settings({}, dotenv=None, config=config)
+    registry = import_job_modules(["tidings_tasks.jobs.report"])
+    assert settings.schedules
+    assert check_declared(settings.schedules, registry, settings.queues, Keyspace()) == []
