@@ -208,9 +208,11 @@ class Committer:
     def _act_on(self, attempt: Attempt, code: WriteCode) -> None:
         if code is WriteCode.CANCEL_REQUESTED:
             attempt.ask_to_stop(StopReason.CANCELLED)
+            self._time_limits.cut_short(attempt)
         elif code is WriteCode.REFUSED:
             _log.warning("attempt %d of job %s lost its lease", attempt.number, attempt.job_id)
             attempt.ask_to_stop(StopReason.LOST)
+            self._time_limits.cut_short(attempt)
             self._let_go(attempt)
 
     def _hand_back(self) -> None:
@@ -218,6 +220,7 @@ class Committer:
             held = [attempt for attempt in self._held if not attempt.is_closed]
         for attempt in held:
             attempt.ask_to_stop(StopReason.HANDED_BACK)
+            self._time_limits.cut_short(attempt)
 
     def _attempts(self) -> list[Attempt]:
         with self._lock:

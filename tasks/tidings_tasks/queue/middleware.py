@@ -109,7 +109,7 @@ class Policy(Middleware):
         is_async = native_coroutine(actor) is not None
         CURRENT.set(JobContext(message.attempt) if is_async else SyncJobContext(message.attempt))
         if message.time_limits is not None:
-            message.time_limits.begin(message.attempt)
+            message.time_limits.begin(message.attempt, is_async=is_async)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None

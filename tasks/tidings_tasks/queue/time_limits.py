@@ -24,6 +24,7 @@ _CONTEXT_CALL_S = 0.1
 class _Run:
     thread_id: int
     due: float
+    is_async: bool
     is_told: bool = False
 
 
@@ -39,11 +40,20 @@ class TimeLimits:
         self._lock = threading.Lock()
         self._runs: dict[Attempt, _Run] = {}
 
-    def begin(self, attempt: Attempt) -> None:
-        """Let the attempt's time begin on this thread."""
+    def begin(self, attempt: Attempt, *, is_async: bool = False) -> None:
+        """Let the attempt's time begin on this thread, which waits for the actor's coroutine when that is async."""
+        due = time.monotonic() + attempt.spec.timeout_s
         with self._lock:
-            self._runs[attempt] = _Run(threading.get_ident(), time.monotonic() + attempt.spec.timeout_s)
+            self._runs[attempt] = _Run(threading.get_ident(), due, is_async)
         self._wake()
+
+    def cut_short(self, attempt: Attempt) -> None:
+        """Interrupt an async actor, which was asked to stop, at its await. A plain one is told by its context alone."""
+        with self._lock:
+            run = self._runs.get(attempt)
+            if run is None or not run.is_async or run.is_told:
+                return
+            run.is_told, run.due = True, time.monotonic() + _CONTEXT_CALL_S
 
     def end(self, attempt: Attempt) -> None:
         """End the attempt's time. An interrupt that has just been raised does not get out of here, and none follows."""
