@@ -51,9 +51,12 @@ const SUBMIT_TRIES = 5;
  * @property {number} [priority]
  * @property {string} [run_at]
  * @property {number} [delay_s]
+ * @property {string} [concurrency_key] of the owner's jobs with it only so many run at once, usually one
+ * @property {string} [expires_at] if it has not begun by then, it fails
+ * @property {number} [expires_in_s]
+ * @property {{key: string, ttl_s?: number, mode?: "drop" | "debounce"}} [dedup] while a job with this key is open, it is answered instead
  * @property {string[]} [tags]
  * @property {Record<string, unknown>} [metadata]
- * @property {string} [concurrency_key]
  * @property {string} [idempotencyKey] made up when left out; the same one is used for every try
  * @property {boolean} [remember] keep the job for after a reload; true by default
  * @property {AbortSignal} [signal]

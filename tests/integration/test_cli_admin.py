@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -170,6 +174,33 @@ async def test_top_shows_workers_and_queues(rest: Rest, run: Any) -> None:
     assert (status, told["workers"][0]["id"]) == (0, "w1")
     assert {"reports", "critical"} <= {queue["name"] for queue in told["queues"]}
     assert told["dependencies"] == []
+
+
+async def test_top_redraws_on_a_terminal_until_it_is_interrupted(rest: Rest) -> None:
+    """What changes is seen; Ctrl-C is its proper end."""
+    main_end, terminal = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-m", "tidings", "top", "--interval", "0.2",
+        stdin=asyncio.subprocess.DEVNULL, stdout=terminal, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    os.close(terminal)
+    text = b""
+    read = asyncio.get_running_loop().run_in_executor
+    async with asyncio.timeout(scaled(20)):
+        while b"0 queued" not in text:
+            text += await read(None, os.read, main_end, 4096)
+        await rest.submit()
+        while b"1 queued" not in text:
+            text += await read(None, os.read, main_end, 4096)
+        process.send_signal(signal.SIGINT)
+        while process.returncode is None:
+            try:
+                await read(None, os.read, main_end, 4096)
+            except OSError:
+                break  # how Linux says that the other end of a terminal is gone
+        _, err = await process.communicate()
+    os.close(main_end)
+    assert (process.returncode, err) == (0, b"")
 
 
 @pytest.mark.parametrize(

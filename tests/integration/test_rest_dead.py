@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.rest import Rest, make_settings, make_token, serve
 from tidings.protocol import new_job_id, shard_of
-from tidings_server.api.admin import dead_bulk
+from tidings_server.api.admin import dead, dead_bulk
 from tidings_tasks.store import Verb, commands
 from tidings_tasks.store.limits import QueueState
 
@@ -83,6 +83,14 @@ async def test_pages_hold_every_dead_letter_once_latest_first(rest: Rest, limit:
     assert sorted(listed) == sorted(buried)
     died = [(await ask(rest, f"/{job_id}"))["job"]["finished_at"] for job_id in listed]
     assert died == sorted(died, reverse=True)
+
+
+async def test_a_page_of_large_jobs_is_bounded_in_bytes(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the rest comes by the cursor, each once."""
+    monkeypatch.setattr(dead, "MAX_PAGE_BYTES", 50_000)
+    buried = [(await bury(rest, owner, metadata={"x": "y" * 20_000}))["id"] for owner in OWNERS[:7]]
+    assert len((await ask(rest, ""))["jobs"]) == 2
+    assert sorted(await list_ids(rest)) == sorted(buried)
 
 
 async def test_filters_choose_by_queue_type_and_fingerprint(rest: Rest) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import typer
 
-from tidings.cli.inputs import read_input, read_object
+from tidings.cli.inputs import read_batch, read_input, read_object
 from tidings.cli.messages import describe, one_line, printable
 from tidings.protocol import errors
 
@@ -82,3 +83,26 @@ def test_foreign_text_can_not_drive_the_terminal() -> None:
     """Escape sequences and direction overrides are made visible; tabs and line ends stay."""
     assert printable("a\x1b[2Jb\x9b\u202ec\td\ne") == "a\ufffd[2Jb\ufffd\ufffdc\td\ne"
     assert one_line(" a \n\t b\x07 ") == "a b\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "1 to 1,000 inputs go into a batch, not 0"),
+        ("\n \n", "1 to 1,000 inputs go into a batch, not 0"),
+        ("{}\n" * 1001, "1 to 1,000 inputs go into a batch, not 1,001"),
+        ("{}\n[]\n", "line 2: a JSON object is needed, not list"),
+        ("{}\n\n{", "line 3: not JSON"),
+    ],
+)
+def test_a_batch_that_cannot_be_read_is_refused_by_line(tmp_path: Path, text: str, reason: str) -> None:
+    """With the number of the line as an editor shows it."""
+    (tmp_path / "b.jsonl").write_text(text)
+    with pytest.raises(typer.BadParameter, match=re.escape(reason)):
+        read_batch(f"@{tmp_path}/b.jsonl")
+
+
+def test_a_batch_is_an_input_a_line(tmp_path: Path) -> None:
+    """Blank lines count for nothing."""
+    (tmp_path / "b.jsonl").write_text('{"a": 1}\r\n\n{"a": "\u2028"}')
+    assert read_batch(f"@{tmp_path}/b.jsonl") == [{"a": 1}, {"a": "\u2028"}]

@@ -20,10 +20,10 @@ __all__ = ["COMMANDS", "register"]
 
 
 def cancel(
-    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The job's id; or give a filter.")] = None,
+    id: Annotated[str | None, typer.Argument(metavar="ID", help="The job's id; or give a filter.")] = None,
     status: Annotated[
         list[JobState] | None,
-        typer.Option(help="Your open jobs in this state; may be repeated, as all of these."),
+        typer.Option(help="Your open jobs in this state; may be repeated, as the others."),
     ] = None,
     type: Annotated[list[str] | None, typer.Option(help="Your open jobs of this type.")] = None,
     queue: Annotated[list[str] | None, typer.Option(help="Your open jobs of this queue.")] = None,
@@ -55,7 +55,7 @@ def cancel(
     try:
         checked = CancelJobs.model_validate(wanted.model_dump())
     except ValidationError as error:
-        reason_why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        reason_why = error.errors()[0]["msg"].removeprefix("Value error, ").replace("all: true", "--all")
         raise typer.BadParameter(reason_why, param_hint="ID or a filter") from error
     call_server(lambda client: _cancel_many(client, checked, yes, as_json))
 

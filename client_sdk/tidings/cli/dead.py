@@ -68,7 +68,7 @@ def register(app: typer.Typer) -> None:
 
     @dead.command()
     def retry(
-        id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One; or give a filter.")] = None,
+        id: Annotated[str | None, typer.Argument(metavar="ID", help="One; or give a filter.")] = None,
         queue: QueueOption = None,
         type: TypeOption = None,
         fingerprint: FingerprintOption = None,

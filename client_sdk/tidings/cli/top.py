@@ -28,6 +28,10 @@ COMMANDS = frozenset({"top"})
 
 _JOBS_SHOWN = 3
 _TIMEOUT_S = 10.0
+_WIDE_FROM = 110
+_WIDE = ("host", "profile", "up")
+_NARROW = ("pid", "running", "memory", "done", "failed", "version", "jobs")
+_NUMBERS = frozenset({"up", "pid", "running", "memory", "done", "failed"})
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +63,7 @@ async def _top(client: Client, once: bool, interval_s: float, as_json: bool) -> 
         }
         typer.echo(to_json({name: [each.model_dump() for each in listed] for name, listed in found.items()}))
         return True
-    shown = _view(workers, queues, dependencies)
+    shown = _view(console.width, workers, queues, dependencies)
     if once or not console.is_terminal:
         console.print(shown)
         return True
@@ -68,7 +72,7 @@ async def _top(client: Client, once: bool, interval_s: float, as_json: bool) -> 
             await asyncio.sleep(interval_s)
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
-                    shown = _view(*await _read(client))
+                    shown = _view(console.width, *await _read(client))
                 live.update(shown, refresh=True)
             except TimeoutError:
                 live.update(Group(Text("no answer; trying again"), shown), refresh=True)
@@ -82,12 +86,14 @@ async def _read(client: Client) -> tuple[list[Worker], list[Queue], list[Depende
     return await asyncio.gather(client.admin.workers(), client.admin.queues(), client.admin.dependencies())
 
 
-def _view(workers: Sequence[Worker], queues: Sequence[Queue], dependencies: Sequence[Dependency]) -> Group:
+def _view(
+    width: int, workers: Sequence[Worker], queues: Sequence[Queue], dependencies: Sequence[Dependency]
+) -> Group:
     now = datetime.now(UTC)
     slots = sum(worker.concurrency for worker in workers)
     running, waiting = sum(queue.running for queue in queues), sum(queue.queued for queue in queues)
     head = f"{now.astimezone():%H:%M:%S}  {count_of(len(workers), 'worker')}, {count_of(slots, 'slot')}; {count_of(running, 'job')} running, {waiting:,} queued"
-    parts: list[Text | Table] = [Text(head), Text(), _worker_table(workers, now), Text()]
+    parts: list[Text | Table] = [Text(head), Text(), _worker_table(width, workers, now), Text()]
     # What stands still is of little interest, but a pause is.
     order = sorted(queues, key=lambda queue: (not (queue.queued or queue.running), queue.name))
     parts.append(queue_table(order))
@@ -98,27 +104,34 @@ def _view(workers: Sequence[Worker], queues: Sequence[Queue], dependencies: Sequ
     return Group(*parts)
 
 
-def _worker_table(workers: Sequence[Worker], now: datetime) -> Table:
+def _worker_table(width: int, workers: Sequence[Worker], now: datetime) -> Table:
+    names = ["worker", *_WIDE, *_NARROW] if width >= _WIDE_FROM else ["worker", *_NARROW]
     table = Table(box=None, pad_edge=False)
-    table.add_column("worker", no_wrap=True)
-    for name in ("host", "pid", "profile", "running", "memory", "done", "failed", "up", "version", "jobs"):
-        numeric = name in ("pid", "running", "memory", "done", "failed", "up")
-        table.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if numeric else "left")
-    for worker in workers:
-        table.add_row(
-            one_line(worker.id) + (" (stopping)" if worker.is_stopping else ""),
-            one_line(worker.host),
-            str(worker.pid),
-            one_line(worker.profile),
-            f"{worker.running_count}/{worker.concurrency}",
-            f"{worker.rss_bytes / 1_048_576:.0f} MiB",
-            str(worker.done),
-            str(worker.failed),
-            _span((now - worker.started_at).total_seconds()),
-            one_line(worker.version),
-            _jobs(worker, now),
+    for name in names:
+        # Only the jobs may take several lines, so that no number is cut.
+        table.add_column(
+            name, no_wrap=name != "jobs", overflow="fold", justify="right" if name in _NUMBERS else "left"
         )
+    for worker in workers:
+        cells = _cells(worker, now)
+        table.add_row(*(cells[name] for name in names))
     return table
+
+
+def _cells(worker: Worker, now: datetime) -> dict[str, str]:
+    return {
+        "worker": one_line(worker.id) + (" (stopping)" if worker.is_stopping else ""),
+        "host": one_line(worker.host),
+        "profile": one_line(worker.profile),
+        "up": _span((now - worker.started_at).total_seconds()),
+        "pid": str(worker.pid),
+        "running": f"{worker.running_count}/{worker.concurrency}",
+        "memory": f"{worker.rss_bytes / 1_048_576:.0f} MiB",
+        "done": str(worker.done),
+        "failed": str(worker.failed),
+        "version": one_line(worker.version),
+        "jobs": _jobs(worker, now),
+    }
 
 
 def _jobs(worker: Worker, now: datetime) -> str:

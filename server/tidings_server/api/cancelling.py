@@ -22,7 +22,7 @@ from .route import Answer, Route, identity_of
 __all__ = ["MAX_LOOKED_AT", "ROUTES"]
 
 MAX_LOOKED_AT = 2_000
-_READ_AT_ONCE: Final = 100
+_READ_AT_ONCE: Final = 50
 _CANCELLED_AT_ONCE: Final = 8
 
 

@@ -20,15 +20,17 @@ from ..access import find_job
 from ..answers import json_answer
 from ..cursors import make_cursor
 from ..examples import AT, DEAD_JOB, JOB
-from ..listing import MAX_PAGE_BYTES
+from ..listing import MAX_PAGE_BYTES, MAX_READS
 from ..route import Answer, HeaderField, Route, query_of
-from .dead_reading import read_dead, read_place
+from .dead_reading import place_of, read_dead, read_place
 from .retrying import retry_dead
 from .shards import over_shards
 
 __all__ = ["ROUTES"]
 
 _LOG_TAIL = 100
+# A job may have a megabyte of input, so a page is read in parts.
+_READ_AT_ONCE = 20
 
 
 class DeadQuery(BaseModel):
@@ -47,17 +49,26 @@ async def list_dead(request: web.Request) -> web.StreamResponse:
     """Answer a page, bounded in bytes too."""
     query = query_of(request, DeadQuery)
     wanted = DeadFilter(queue=query.queue, type=query.type, fingerprint=query.fingerprint)
-    found = await read_dead(request.app[STORE], wanted, read_place(query.cursor), query.limit)
+    place: str | None = read_place(query.cursor)
     views: list[orjson.Fragment] = []
-    size_bytes, place = 0, found.next
-    for record in found.records:
-        text = orjson.dumps(_view(record))
-        size_bytes += len(text)
-        if views and size_bytes > MAX_PAGE_BYTES:
-            last = found.records[len(views) - 1]
-            place = f"{last.finished_ms}:{last.id}"
+    size_bytes = 0
+    for _ in range(MAX_READS):
+        if place is None or len(views) == query.limit:
             break
-        views.append(orjson.Fragment(text))
+        wanted_jobs = min(_READ_AT_ONCE, query.limit - len(views))
+        found = await read_dead(request.app[STORE], wanted, place, wanted_jobs)
+        for record in found.records:
+            text = orjson.dumps(_view(record))
+            size_bytes += len(text)
+            if views and size_bytes > MAX_PAGE_BYTES:
+                return _page(views, place)
+            views.append(orjson.Fragment(text))
+            place = place_of(record)
+        place = found.next
+    return _page(views, place)
+
+
+def _page(views: list[orjson.Fragment], place: str | None) -> web.Response:
     return json_answer({"jobs": views, "next_cursor": None if place is None else make_cursor(place)})
 
 

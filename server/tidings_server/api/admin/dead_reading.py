@@ -12,7 +12,7 @@ from tidings_tasks.store import DeadPage, JobRecord, Store, commands
 from ..cursors import read_cursor
 from .shards import over_shards
 
-__all__ = ["DeadJobs", "count_dead", "read_dead", "read_place"]
+__all__ = ["DeadJobs", "count_dead", "place_of", "read_dead", "read_place"]
 
 _PLACE: Final = re.compile(r"[0-9]{1,15}:[0-9A-HJKMNP-TV-Z]{26}s[0-9]{1,6}")
 
@@ -51,7 +51,7 @@ async def read_dead(store: Store, wanted: DeadFilter, place: str, limit: int) ->
     records = _merge(pages, horizon)
     if len(records) > limit:
         records = records[:limit]
-        return DeadJobs(records, _place_of(records[-1]))
+        return DeadJobs(records, place_of(records[-1]))
     return DeadJobs(records, None if horizon is None else f"{horizon[0]}:{horizon[1]}")
 
 
@@ -76,7 +76,8 @@ def _died(record: JobRecord) -> Moment:
     return record.finished_ms or 0, record.id
 
 
-def _place_of(record: JobRecord) -> str:
+def place_of(record: JobRecord) -> str:
+    """Return the place right behind a dead letter."""
     return f"{record.finished_ms or 0}:{record.id}"
 
 
