@@ -12,6 +12,7 @@ from tidings.protocol.errors import FieldError, InvalidInput
 
 from .job_type import JobType
 from .queue.queues import BUILT_IN_POLICIES, QueuePolicy
+from .registry import REGISTRY, Registry
 from .settings import Settings, SettingsError, load_settings
 from .store import Keyspace, Submission, SyncStore, Tenant, commands
 from .submission import MAX_BATCH, check_enqueued, fingerprint_of, prepare
@@ -42,9 +43,15 @@ _default: _Connection | None = None
 class Submitter:
     """Puts jobs into a store, by the policies of their queues. Thread-safe; the store is its owner's to close."""
 
-    def __init__(self, store: SyncStore, policies: Mapping[str, QueuePolicy] = BUILT_IN_POLICIES) -> None:
+    def __init__(
+        self,
+        store: SyncStore,
+        policies: Mapping[str, QueuePolicy] = BUILT_IN_POLICIES,
+        registry: Registry | None = None,
+    ) -> None:
         self._store = store
         self._policies = policies
+        self._registry = REGISTRY if registry is None else registry
 
     def submit(
         self,
@@ -61,7 +68,7 @@ class Submitter:
         shard, submission = prepare(
             job_type, tenant, self._store.keyspace, input=input, idempotency_key=idempotency_key,
             fingerprint=_fingerprint(job_type, input, options) if idempotency_key else "",
-            policies=self._policies, **options,
+            policies=self._policies, registry=self._registry, **options,
         )  # fmt: skip
         return self._enqueue(shard, [submission])[0]
 
@@ -82,7 +89,15 @@ class Submitter:
             raise InvalidInput(message, errors=[FieldError(field="inputs", code="too_many", message=message)])
         tenant = Tenant(owner, org)
         prepared = [
-            prepare(job_type, tenant, self._store.keyspace, input=data, policies=self._policies, **options)
+            prepare(
+                job_type,
+                tenant,
+                self._store.keyspace,
+                input=data,
+                policies=self._policies,
+                registry=self._registry,
+                **options,
+            )
             for data in inputs
         ]
         return self._enqueue(prepared[0][0], [submission for _, submission in prepared])

@@ -89,8 +89,8 @@ class InMemoryJobs:
 
     def submit(self, job_type: JobType[Any, Any], input: Any = None, **options: Any) -> JobRun:
         """Submit a job as ``job_type.submit`` does, with its arguments and errors."""
-        options = {"owner": "system", "org": None, "registry": self._registry, **options}
-        return JobRun(self, Submitter(self.store, self._policies).submit(job_type, input, **options))
+        submitter = Submitter(self.store, self._policies, self._registry)
+        return JobRun(self, submitter.submit(job_type, input, **{"owner": "system", "org": None, **options}))
 
     def send(self, actor: Actor[..., Any], *args: Any, **kwargs: Any) -> JobRun:
         """Submit a job of a plain Dramatiq actor, as ``actor.send`` does."""
