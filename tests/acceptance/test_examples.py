@@ -76,6 +76,17 @@ def test_the_job_of_ones_own_runs(stack: LiveStack) -> None:
     assert events[-1]["data"]["result"] == {"rows": 3}
 
 
+def test_the_job_s_own_tests_pass() -> None:
+    """Without ``tidings dev``: they need no store."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    environ = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    ended = subprocess.run(
+        command, cwd=EXAMPLES, env=environ, capture_output=True, text=True, timeout=scaled(60), check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "3 passed" in ended.stdout
+
+
 def test_python_follows_a_job_to_its_result(stack: LiveStack) -> None:
     """Twenty steps, the last at 100 %, and the result."""
     printed = run(stack, [sys.executable, "follow_a_job.py", stack.url])
