@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import orjson
 
 from tidings_tasks.store import Command, DeadGroup, Keyspace
-from tidings_tasks.store.scripts import load_script
 from tidings_tasks.store.store import FORMAT
 from tidings_tasks.testing.store import MemoryStore
 from tidings_tasks.testing.valkey import Clock
@@ -84,9 +83,8 @@ class TwinBench(Bench):
         """Find another history, which has the same name in both."""
         self.call("HSET", "meta", "run", "f" * 40)
         fresh = super().begin_generation()
-        script = load_script("attach")
-        args = [FORMAT, self.keyspace.shards, LEASE_MS, fresh]
-        assert self.memory.evaluate(script, [1, self.prefix, *args]) == [b"ok", fresh.encode()]
+        args = [1, self.prefix, FORMAT, self.keyspace.shards, LEASE_MS, fresh]
+        assert self.memory.attach(args) == [b"ok", fresh.encode()]
         self.adopt_generation()
         return fresh
 

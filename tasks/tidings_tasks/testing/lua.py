@@ -19,7 +19,7 @@ class LuaMissing(ImportError):
 
 
 class ScriptRunner:
-    """Compiles each script once. Not thread-safe.
+    """Loads each script once, as the function that it is in Valkey. Not thread-safe.
 
     Raises:
         LuaMissing: ``lupa`` is not installed.
@@ -34,10 +34,15 @@ class ScriptRunner:
         # Bytes on both sides, as Valkey's strings are.
         self._lua = lua51.LuaRuntime(encoding=None, unpack_returned_tuples=True, register_eval=False)
         self._null = self._lua.eval(b"newproxy()")
-        self._compiled: dict[str, Any] = {}
+        self._functions: dict[str, Any] = {}
         self._globals = self._lua.globals()
         self._globals[b"redis"] = self._lua.table_from(
-            {b"call": self._call, b"error_reply": self._error_reply, b"sha1hex": _sha1hex}
+            {
+                b"call": self._call,
+                b"error_reply": self._error_reply,
+                b"register_function": self._register,
+                b"sha1hex": _sha1hex,
+            }
         )
         self._globals[b"server"] = self._globals[b"redis"]
         self._globals[b"cjson"] = self._lua.table_from(
@@ -52,14 +57,24 @@ class ScriptRunner:
         Raises:
             ResponseError: the script refused, or failed.
         """
-        compiled = self._compiled.get(script.function)
-        if compiled is None:
-            # The first line is for Valkey: "#!lua flags=…".
-            compiled = self._lua.compile(script.text.partition("\n")[2].encode())
-            self._compiled[script.function] = compiled
-        self._globals[b"KEYS"] = self._lua.table_from([_text(key) for key in keys])
-        self._globals[b"ARGV"] = self._lua.table_from([_text(arg) for arg in args])
-        return self._reply(compiled())
+        function = self._functions.get(script.function)
+        if function is None:
+            # The first line is for Valkey: "#!lua name=…". The rest registers the function under its name.
+            self._lua.execute(script.library.partition("\n")[2].encode())
+            function = self._functions[script.function]
+        return self._reply(function(*self._tables(keys, args)))
+
+    def evaluate(self, text: str, keys: list[str], args: list[bytes | str | int]) -> Any:
+        """Run a script that is no function; see ``run``."""
+        self._globals[b"KEYS"], self._globals[b"ARGV"] = self._tables(keys, args)
+        return self._reply(self._lua.execute(text.partition("\n")[2].encode()))
+
+    def _tables(self, keys: list[str], args: list[bytes | str | int]) -> tuple[Any, Any]:
+        table = self._lua.table_from
+        return table([_text(key) for key in keys]), table([_text(arg) for arg in args])
+
+    def _register(self, options: Any) -> None:
+        self._functions[options[b"function_name"].decode()] = options[b"callback"]
 
     def _call(self, name: bytes, *args: bytes | float) -> Any:
         return self._to_lua(self._valkey.call(name.decode(), *[_text(arg) for arg in args]))

@@ -61,13 +61,14 @@ class MemoryStore(SyncStore):
     def close(self) -> None:
         """Do nothing: there is nothing to close, and what is kept can still be read."""
 
-    def evaluate(self, script: Script, args: list[Any]) -> Any:
-        """Run a script: ``args`` are the number of keys, the keys, and the arguments."""
+    def attach(self, args: list[Any]) -> Any:
+        """Run ``attach.lua``: ``args`` are the number of keys, the keys, and the arguments."""
         count, *rest = args
-        return self._runner.run(script, rest[:count], rest[count:])
+        return self._runner.evaluate(load_attach(), rest[:count], rest[count:])
 
     def _attach(self, shard: int) -> Any:
-        return self.evaluate(Script("attach", "attach", "", load_attach()), self._attach_args(shard))
+        return self.attach(self._attach_args(shard))
 
     def _evaluate(self, script: Script, args: list[Any]) -> Any:
-        return self.evaluate(script, args)
+        count, *rest = args
+        return self._runner.run(script, rest[:count], rest[count:])
