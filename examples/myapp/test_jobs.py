@@ -1,6 +1,7 @@
 """Tests of the job, without a store or a worker. In this directory: ``python -m pytest``."""
 
 from myapp.jobs import rows
+
 from tidings_tasks.testing import InMemoryJobs, run_job
 
 
