@@ -254,11 +254,11 @@ async def test_run_now_makes_one_more_job(desk: Desk) -> None:
 
 async def test_an_input_that_is_valid_no_more_is_told_and_nothing_is_stored(desk: Desk) -> None:
     """The schedule goes on: what is wrong may be mended before it is due again."""
-    await desk.put_overdue(0, every_s=3600, input={"rows": 0})
+    await desk.put_overdue(HOUR_MS, every_s=3600, input={"rows": 0})
     await desk.scheduler().look(0)
     record = await desk.record()
     assert await desk.runs() == []
-    assert (record.skipped, record.runs) == (1, 0)
+    assert (record.skipped, record.missed, record.runs) == (1, 1, 0)
     assert "input.rows" in (record.skipped_why or "")
 
 
@@ -270,6 +270,24 @@ async def test_a_process_without_the_type_leaves_it_to_others(desk: Desk) -> Non
     assert await desk.runs() == []
     await desk.scheduler().look(0)
     assert len(await desk.runs()) == 1
+
+
+async def test_a_process_whose_type_is_older_leaves_it_to_others(desk: Desk) -> None:
+    """As in a rolling upgrade: an input that it does not accept may be valid to another, for a while."""
+    older = Registry()
+
+    class Less(BaseModel):
+        rows: int = Field(le=0)
+
+    @job("test.hold", registry=older)
+    async def hold(ctx: JobContext, input: Less) -> None:
+        """Not run here."""
+
+    await desk.put_overdue(0, every_s=1)
+    await desk.scheduler(registry=older).look(0)
+    assert (await desk.record()).skipped == 0
+    await desk.scheduler().look(0)
+    assert (await desk.record()).runs == 1
 
 
 async def test_what_another_version_wrote_is_left_to_it(desk: Desk) -> None:

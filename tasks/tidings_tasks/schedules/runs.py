@@ -22,6 +22,8 @@ __all__ = ["MAX_JOBS_A_FIRING", "Press"]
 MAX_JOBS_A_FIRING = 50
 """What is to be caught up beyond this is stored by the next call, so that no script takes long."""
 
+_PATIENCE_MS = 10_000
+
 
 class Press:
     """Makes the jobs of schedules, of the types and by the queues' policies that this process knows."""
@@ -66,6 +68,8 @@ class Press:
 
         Raises:
             UnknownJobType: this process does not have the schedule's type; another one will.
+            InvalidInput: the input is not valid here, and it was not due long ago: in a rolling upgrade another process may
+                accept it. After 10 s the run is skipped instead, with the reason.
         """
         timing = schedule.timing
         plan = plan_fire(
@@ -84,6 +88,8 @@ class Press:
         except UnknownJobType:
             raise
         except InvalidInput as error:
+            if now_ms - due.due_ms < _PATIENCE_MS:
+                raise
             why_not, later = error.detail[:500], []
         return fire_schedule(
             self._keyspace.shard_of_tenant(schedule.tenant),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from tidings.protocol.errors import InvalidInput, StoreUnavailable, UnknownJobType
+from tidings.protocol.errors import InvalidInput, StoreUnavailable
 
 from ..queue.queues import QueuePolicy
 from ..registry import Registry
@@ -27,6 +28,8 @@ _LOOK_EVERY_S = 2.0
 
 _LEAST_PAUSE_S = 0.005
 _RETRY_S = 1.0
+_SPREAD_S = 0.02
+"""Processes don't look all at the same moment: the first one fires, and the others find nothing due."""
 
 
 class Scheduler:
@@ -110,12 +113,16 @@ class Scheduler:
         found = await self._store.run(commands.due_schedules(shard))
         is_again = False
         for due in found.due:
-            with self._tolerated(f"schedule {due.name} was not fired"):
+            try:
                 is_again |= await self._fire(shard, due, found.now_ms)
+            except StoreUnavailable:
+                raise
+            except Exception:
+                _log.exception("schedule %s was not fired", due.name)  # it keeps back no other
         if is_again:
             return _LEAST_PAUSE_S
         wait_s = _LOOK_EVERY_S if found.next_due_ms is None else found.next_due_ms / 1000
-        return min(_LOOK_EVERY_S, max(_LEAST_PAUSE_S, wait_s))
+        return min(_LOOK_EVERY_S, max(_LEAST_PAUSE_S, wait_s)) + random.uniform(0, _SPREAD_S)
 
     async def _fire(self, shard: int, due: DueSchedule, now_ms: int) -> bool:
         """Fire a schedule; return whether it is due at another time now."""
@@ -124,8 +131,8 @@ class Scheduler:
             return False
         try:
             command = self._press.make_fire(schedule, due, now_ms)
-        except UnknownJobType:
-            return False  # a process that can run such jobs fires it
+        except InvalidInput:
+            return False  # a process that has the type, or its newer version, fires it
         fired = await self._store.run(command)
         if fired.outcome is FireOutcome.FIRED:
             _log.info("schedule %s fired", due.name, extra={"due_ms": due.due_ms, "jobs": list(fired.jobs)})
@@ -135,7 +142,7 @@ class Scheduler:
 
     @contextmanager
     def _tolerated(self, what: str) -> Iterator[None]:
-        """Go on after an error: one schedule keeps back no other, and a store that is away is told of once."""
+        """Go on after an error; a store that is away is told of once."""
         try:
             yield
             self._is_failing = False
