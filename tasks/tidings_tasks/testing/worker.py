@@ -15,22 +15,20 @@ from typing import Any, TypeAlias
 
 import dramatiq
 import orjson
-from dramatiq.errors import ActorNotFound
 
 from tidings.protocol import Position, shard_of
-from tidings.protocol.errors import InvalidInput, UnknownJobType
 
 from ..attempt import Attempt, StopReason
 from ..job_log import job_logging
 from ..outbox import Bounds, Outbox
 from ..queue.broker import TidingsBroker
-from ..queue.policy import Verdict, judge_error, judge_refusal, judge_timeout
+from ..queue.policy import Verdict, judge_timeout
 from ..queue.queues import QueuePolicy, order_queues
 from ..registry import Registry
 from ..settings import Settings
 from ..store import Claim, StepReply, Write, WriteCode, commands
 from ..worker.actor_calls import AsyncActorCall, SyncActorCall, plan_actor_call
-from ..worker.calls import AsyncCall, AsyncJobCall, SyncJobCall, log_error
+from ..worker.calls import AsyncCall, AsyncJobCall, SyncJobCall, judge_uncalled
 from ..worker.execution import AsyncExecution
 from .files import AttemptFiles, SavedFile
 from .stopping import Stop, StopPoint
@@ -190,7 +188,7 @@ class EagerWorker:
         try:
             return self._plan(attempt)
         except Exception as error:  # a validator of the author's may raise anything
-            self._end(attempt, _judge_unplanned(attempt, error))
+            self._end(attempt, judge_uncalled(attempt, error))
             return None
 
     def _plan(self, attempt: Attempt) -> _Call:
@@ -284,12 +282,3 @@ def _job_logging() -> Iterator[None]:
             _logging_depth -= 1
             if _logging_depth == 0:
                 _logging.close()
-
-
-def _judge_unplanned(attempt: Attempt, error: Exception) -> Verdict:
-    if isinstance(error, ActorNotFound):
-        error = UnknownJobType(f"no actor {attempt.spec.type!r} is declared in this process")
-    if isinstance(error, InvalidInput):
-        return judge_refusal(attempt, error)
-    log_error(attempt, error)
-    return judge_error(attempt, error)

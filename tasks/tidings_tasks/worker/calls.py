@@ -7,14 +7,18 @@ import contextvars
 import logging
 from typing import Any, Protocol
 
+from dramatiq.errors import ActorNotFound
+
+from tidings.protocol.errors import InvalidInput, UnknownJobType
+
 from ..attempt import Attempt
 from ..context import CURRENT, JobContext, SyncJobContext
 from ..job_type import JobType
 from ..outcomes import Fail, JobStopped, Retry
-from ..queue.policy import Verdict, judge_error, judge_result
+from ..queue.policy import Verdict, judge_error, judge_refusal, judge_result
 from .driver import Driver
 
-__all__ = ["AsyncCall", "AsyncJobCall", "SyncCall", "SyncJobCall", "log_error"]
+__all__ = ["AsyncCall", "AsyncJobCall", "SyncCall", "SyncJobCall", "judge_uncalled", "log_error"]
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +106,17 @@ class SyncJobCall:
         except BaseException as error:
             log_error(self._attempt, error)
             return judge_error(self._attempt, error)
+
+
+def judge_uncalled(attempt: Attempt, error: Exception) -> Verdict:
+    """End an attempt whose function is not there, or whose input is not valid (any more)."""
+    if isinstance(error, ActorNotFound):
+        error = UnknownJobType(f"no actor {attempt.spec.type!r} is declared in this worker")
+    if isinstance(error, InvalidInput):
+        _log.error("job %s of type %s is not run: %s", attempt.job_id, attempt.spec.type, error)
+        return judge_refusal(attempt, error)
+    log_error(attempt, error)
+    return judge_error(attempt, error)
 
 
 def log_error(attempt: Attempt, error: BaseException) -> None:

@@ -8,21 +8,17 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dramatiq.errors import ActorNotFound
-
-from tidings.protocol.errors import InvalidInput, UnknownJobType
-
 from ..attempt import Attempt, StopReason
 from ..files import FileStore
 from ..heartbeat import Tally
 from ..outbox import Outbox
 from ..queue.broker import TidingsBroker
-from ..queue.policy import Verdict, judge_error, judge_refusal
+from ..queue.policy import Verdict
 from ..registry import Registry
 from ..store import Claim, Verb, WriteCode
 from ..usage import rss_bytes
 from .actor_calls import AsyncActorCall, plan_actor_call
-from .calls import AsyncJobCall, SyncJobCall, log_error
+from .calls import AsyncJobCall, SyncJobCall, judge_uncalled
 from .execution import AsyncExecution, Execution, SyncExecution
 from .hook_calls import HookCalls
 from .metrics import Metrics
@@ -207,14 +203,7 @@ class Crew:
         return SyncExecution(attempt, call, self._threads, self._on_end)
 
     def _refuse(self, attempt: Attempt, error: Exception) -> None:
-        if isinstance(error, ActorNotFound):
-            error = UnknownJobType(f"no actor {attempt.spec.type!r} is declared in this worker")
-        if isinstance(error, InvalidInput):
-            _log.error("job %s of type %s is not run: %s", attempt.job_id, attempt.spec.type, error)
-            verdict = judge_refusal(attempt, error)
-        else:
-            log_error(attempt, error)
-            verdict = judge_error(attempt, error)
+        verdict = judge_uncalled(attempt, error)
         attempt.verdict = verdict
         attempt.outbox.close(attempt, verdict.verb, verdict.data, verdict.extra)
         self._metrics.refused.labels(verdict.verb.value).inc()
