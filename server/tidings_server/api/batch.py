@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import orjson
 from aiohttp import web
 
 from tidings.protocol.bulk import MAX_BATCH, SubmitBatch, SubmittedBatch
@@ -36,6 +37,7 @@ __all__ = ["ROUTES"]
 _MAX_ERRORS: Final = 50
 # So many are checked in one go; what else the server has to do comes in between.
 _CHECKED_AT_ONCE: Final = 50
+_READ_AT_ONCE: Final = 100
 
 
 async def submit_batch(request: web.Request) -> web.StreamResponse:
@@ -54,12 +56,7 @@ async def submit_batch(request: web.Request) -> web.StreamResponse:
     shard, batch = await _prepare(request, body, key, fingerprint_of(raw) if key else "")
     stored = await request.app[INTAKE].submit_batch(shard, batch)
     _check(request, batch, stored)
-    # A job may be in the answer twice, where two submissions came to the same one.
-    ids = list(dict.fromkeys(entry.id for entry in stored))
-    records = await request.app[STORE].run(read_jobs(shard, ids))
-    views = {record.id: record.view() for record in records if record is not None}
-    if len(views) < len(ids):
-        raise StoreUnavailable("a job of the batch is gone already", retry_after_s=1)
+    views = await _read(request, shard, [entry.id for entry in stored])
     headers = allowance.headers()
     if all(entry.outcome is Outcome.REPLAYED for entry in stored):
         headers["Idempotent-Replayed"] = "true"
@@ -68,6 +65,19 @@ async def submit_batch(request: web.Request) -> web.StreamResponse:
         "deduplicated": [at for at, entry in enumerate(stored) if entry.outcome is Outcome.DUPLICATE],
     }
     return json_answer(told, status=202, headers=headers)
+
+
+async def _read(request: web.Request, shard: int, ids: list[str]) -> dict[str, orjson.Fragment]:
+    """Read the jobs and encode their views, so many at a time. Two submissions may have come to the same job."""
+    views: dict[str, orjson.Fragment] = {}
+    wanted = list(dict.fromkeys(ids))
+    for at in range(0, len(wanted), _READ_AT_ONCE):
+        records = await request.app[STORE].run(read_jobs(shard, wanted[at : at + _READ_AT_ONCE]))
+        for record in records:
+            if record is None:
+                raise StoreUnavailable("a job of the batch is gone already", retry_after_s=1)
+            views[record.id] = orjson.Fragment(orjson.dumps(record.view()))
+    return views
 
 
 async def _prepare(
