@@ -36,6 +36,11 @@ class _Waiting:
         key = self.submission.idempotency_key
         return (self.submission.spec.tenant.scope, key) if key else None
 
+    @property
+    def deduplication(self) -> tuple[str, str] | None:
+        key = self.submission.dedup_key
+        return (self.submission.spec.tenant.scope, key) if key else None
+
 
 class _Lane:
     __slots__ = ("batches", "task", "waiting")
@@ -125,6 +130,7 @@ class Intake:
         batch: list[_Waiting] = []
         later: list[_Waiting] = []
         keys: set[tuple[str, str]] = set()
+        dedup_keys: set[tuple[str, str]] = set()
         size_bytes = 0
         while lane.waiting and len(batch) < _MAX_BATCH:
             first = lane.waiting[0]
@@ -139,8 +145,15 @@ class Intake:
                 # The script looks all keys up before it stores anything, so a repeat belongs in the next call.
                 later.append(first)
                 continue
+            dedup_key = first.deduplication
+            if first.submission.debounce and dedup_key in dedup_keys:
+                # Likewise: it is to take the place of a job that must be stored first.
+                later.append(first)
+                continue
             if key is not None:
                 keys.add(key)
+            if dedup_key is not None:
+                dedup_keys.add(dedup_key)
             size_bytes += first.size_bytes
             batch.append(first)
         lane.waiting.extendleft(reversed(later))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,18 @@ def test_a_bucket_empties_and_fills_evenly() -> None:
     assert limiter.take("a").remaining == 0
     clock.now += 1000
     assert limiter.look("a").remaining == 60
+
+
+def test_many_are_taken_together_or_not_at_all() -> None:
+    """And the wait is until so many are there."""
+    clock = Clock()
+    limiter = Limiter(60, now=clock)
+    assert limiter.take("a", 50).remaining == 10
+    with pytest.raises(RateLimited) as caught:
+        limiter.take("a", 15)
+    assert caught.value.retry_after_s == pytest.approx(5)
+    assert limiter.look("a").remaining == 10
+    assert limiter.take("a", 10).remaining == 0
 
 
 def test_looking_takes_nothing_and_callers_are_apart() -> None:
@@ -159,6 +172,67 @@ async def test_two_of_one_key_never_share_a_call(recording: tuple[Intake, Record
     store.gate.set()
     await asyncio.gather(*tasks)
     assert sorted(store.batches) == [1, 1, 1, 3]
+
+
+async def test_a_debounced_repeat_never_shares_a_call_with_its_former(
+    recording: tuple[Intake, RecordingStore],
+) -> None:
+    """It can only take the place of a job that is stored; a plain repeat may be beside it."""
+    intake, store = recording
+    await begin(intake, submission(0))
+
+    def repeat(number: int, *, debounce: bool, owner: str = "a") -> Submission:
+        return replace(submission(number, owner=owner), dedup_key="k", debounce=debounce)
+
+    tasks = await begin(
+        intake,
+        repeat(1, debounce=True),
+        repeat(2, debounce=True),
+        repeat(3, debounce=False),
+        repeat(4, debounce=True, owner="b"),
+        repeat(5, debounce=True),
+    )
+    store.gate.set()
+    await asyncio.gather(*tasks)
+    assert store.batches == [1, 3, 1, 1]
+
+
+async def test_batches_of_a_shard_go_one_after_the_other(recording: tuple[Intake, RecordingStore]) -> None:
+    """So that single submissions come in between."""
+    intake, store = recording
+    batches = [
+        asyncio.create_task(intake.submit_batch(0, [submission(10 * number), submission(10 * number + 1)]))
+        for number in range(3)
+    ]
+    (single,) = await begin(intake, submission(99))
+    assert store.batches == [2, 1]
+    assert intake.waiting == 6
+    store.gate.set()
+    found = await asyncio.gather(*batches)
+    assert [[entry.id[:26] for entry in batch] for batch in found] == [
+        [f"{10 * number:026d}", f"{10 * number + 1:026d}"] for number in range(3)
+    ]
+    await single
+    assert (store.batches, intake.waiting) == ([2, 1, 2, 2], 0)
+
+
+async def test_a_batch_waits_in_the_same_bound_and_none_is_taken_when_closing(
+    recording: tuple[Intake, RecordingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is stored then; a fault makes room again."""
+    intake, store = recording
+    monkeypatch.setattr(intake_module, "_MAX_WAITING", 3)
+    with pytest.raises(QueueFull):
+        await intake.submit_batch(0, [submission(number) for number in range(4)])
+    store.gate.set()
+    store.error = StoreUnavailable("gone")
+    with pytest.raises(StoreUnavailable):
+        await intake.submit_batch(0, [submission(1), submission(2)])
+    assert intake.waiting == 0
+    await intake.aclose()
+    with pytest.raises(ServerDraining):
+        await intake.submit_batch(0, [submission(1)])
+    assert store.batches == [2]
 
 
 async def test_a_failed_call_is_told_to_each_of_its_callers(recording: tuple[Intake, RecordingStore]) -> None:
