@@ -253,7 +253,8 @@ async def _keep_upkeep(app: web.Application) -> AsyncIterator[None]:
 
 async def _keep_schedules(app: web.Application) -> AsyncIterator[None]:
     # Workers fire schedules too. The server does for those whose workers are run by the stock `dramatiq` command.
-    scheduler = Scheduler(app[STORE], app[REGISTRY], app[SETTINGS].queues)
+    count = app[METRICS].count_schedule
+    scheduler = Scheduler(app[STORE], app[REGISTRY], app[SETTINGS].queues, on_fired=count)
     task = asyncio.create_task(scheduler.run(), name="schedules")
     yield
     task.cancel()

@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 import tidings
+from tidings_tasks.store.schedule_commands import Fired
 
 __all__ = ["Metrics"]
 
@@ -33,12 +34,21 @@ class Metrics:
         self.submissions = Counter(
             "tidings_submissions", "Submissions by outcome.", ["outcome"], registry=self.registry
         )
+        self.schedule_runs = Counter(
+            "tidings_schedule_runs", "Due times of schedules that this process fired.", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
         self.stream_seconds = Histogram(
             "tidings_stream_seconds", "How long streams and long-polls were open.", ["kind"],
             buckets=(1, 5, 15, 60, 300, 1800, 7200), registry=self.registry,
         )  # fmt: skip
         build = Gauge("tidings_build_info", "The running version.", ["version"], registry=self.registry)
         build.labels(tidings.__version__).set(1)
+
+    def count_schedule(self, name: str, due_ms: int, fired: Fired) -> None:
+        """A schedule was fired here: ``created``, ``overlap``, ``full`` or ``draining`` for each due time."""
+        for outcome in fired.jobs:
+            self.schedule_runs.labels(outcome).inc()
 
     def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
         """Add a gauge that is read whenever metrics are asked for. ``read`` must return at once."""

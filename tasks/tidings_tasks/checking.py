@@ -181,8 +181,10 @@ def _check_schedules(settings: Settings) -> list[Finding]:
         return explain_settings(error)
     for name, schedule in settings.schedules.items():
         due_ms = schedule.timing.next_after(time.time_ns() // 1_000_000)
-        text = "never" if due_ms is None else iso_time(due_ms)
-        found.append(Finding(f"schedule {name}", "ok", f"{schedule.type}, due next {text}"))
+        when = (
+            "disabled" if not schedule.enabled else f"due next {iso_time(due_ms)}" if due_ms else "never due"
+        )
+        found.append(Finding(f"schedule {name}", "ok", f"{schedule.type}, {when}"))
     return found
 
 

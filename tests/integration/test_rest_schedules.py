@@ -208,3 +208,5 @@ async def test_a_server_fires_schedules_where_no_worker_of_ours_runs(rest: Rest)
 
     await eventually(fired)
     await call(rest, "POST", "/nightly/pause")
+    _, text = await rest.call("GET", "/metrics", token=ADMIN)
+    assert b'tidings_schedule_runs_total{outcome="created"}' in text

@@ -1,4 +1,4 @@
-"""Schedules at work: catching up, overlapping with what runs, pausing, and what the settings declare."""
+"""Schedules at work: catching up, overlapping with what runs, pausing, and leaving to others what is theirs."""
 
 from __future__ import annotations
 
@@ -10,88 +10,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.integration.running import Jobs, open_jobs, running_worker
+from tests.integration.running import open_jobs, running_worker
+from tests.integration.scheduling import HOUR_MS, SYSTEM, Desk, look_to_the_end, make
 from tests.support.timing import eventually
 from tidings.protocol import JobState
-from tidings.protocol.errors import InvalidInput, ScheduleConflict, ScheduleMissing, UnknownJobType
-from tidings_tasks import JobCancelled, JobContext, job
-from tidings_tasks.queue.queues import BUILT_IN_POLICIES
+from tidings.protocol.errors import ScheduleMissing
+from tidings_tasks import JobContext, job
 from tidings_tasks.registry import Registry
-from tidings_tasks.schedules import Schedule
-from tidings_tasks.schedules.book import API, SETTINGS, ScheduleBook
-from tidings_tasks.schedules.scheduler import Scheduler
-from tidings_tasks.settings import Settings, SettingsError
-from tidings_tasks.store import JobRecord, Keyspace, Tenant, commands, schedule_commands
-from tidings_tasks.store.schedule_commands import Fired, ScheduleRecord
-
-HOUR_MS = 3_600_000
-SYSTEM = Tenant("system")
-
-
-class Rows(BaseModel):
-    rows: int = Field(ge=1)
-    note: str = ""
-
-
-class Desk:
-    """A job type whose runs the test holds back, and the store with a book and schedulers over it."""
-
-    def __init__(self, jobs: Jobs) -> None:
-        self.jobs = jobs
-        self.registry = jobs.registry
-        self.release = asyncio.Event()
-        self.begun: list[str] = []
-        self.ended: list[tuple[str, str]] = []
-        self.book = ScheduleBook(jobs.store, self.registry, BUILT_IN_POLICIES)
-        self.fired: list[tuple[str, int, Fired]] = []
-
-        @job("test.hold", registry=self.registry)
-        async def hold(ctx: JobContext, input: Rows) -> str:
-            """Wait until the test says so, and return the due time."""
-            due = str(ctx.metadata["due"])
-            self.begun.append(due)
-            try:
-                await self.release.wait()
-            except JobCancelled:
-                self.ended.append((due, "cancelled"))
-                raise
-            self.ended.append((due, "done"))
-            return due
-
-    def scheduler(self, **options: Any) -> Scheduler:
-        """Make one more scheduler of this store."""
-        policies = options.pop("policies", BUILT_IN_POLICIES)
-        registry = options.pop("registry", self.registry)
-        return Scheduler(
-            self.jobs.store, registry, policies, on_fired=lambda *fired: self.fired.append(fired), **options
-        )
-
-    async def now_ms(self) -> int:
-        """Ask for the store's time."""
-        return (await self.jobs.store.run(schedule_commands.due_schedules(0))).now_ms
-
-    async def put_overdue(self, behind_ms: int, **fields: Any) -> Schedule:
-        """Store a schedule whose next due time was so long ago."""
-        schedule = Schedule.model_validate(
-            {"name": "nightly", "type": "test.hold", "input": {"rows": 1}} | fields
-        )
-        next_ms = schedule.timing.last_at(await self.now_ms() - behind_ms)
-        await self.jobs.store.run(
-            schedule_commands.put_schedule(
-                0, schedule.name, version="v", definition=schedule.model_dump_json().encode(),
-                origin=API, timing="t", next_ms=next_ms,
-            )
-        )  # fmt: skip
-        return schedule
-
-    async def record(self, name: str = "nightly") -> ScheduleRecord:
-        """Read what the store keeps of a schedule."""
-        return (await self.book.get(name)).record
-
-    async def runs(self) -> list[JobRecord]:
-        """Read all jobs of the system, the oldest due time first."""
-        found = await self.jobs.store.run(commands.list_jobs(0, SYSTEM, limit=1_000))
-        return sorted(found, key=lambda record: str((record.spec.metadata or {})["due"]))
+from tidings_tasks.schedules.book import API
+from tidings_tasks.store import Keyspace, schedule_commands
 
 
 @pytest.fixture
@@ -99,14 +26,6 @@ async def desk(valkey_url: str, keyspace: Keyspace) -> AsyncIterator[Desk]:
     """Give a store without a worker."""
     async with open_jobs(valkey_url, keyspace, Registry()) as jobs:
         yield Desk(jobs)
-
-
-async def look_to_the_end(scheduler: Scheduler) -> None:
-    """Look until nothing is due: what is caught up may take several calls."""
-    for _ in range(100):
-        if await scheduler.look(0) > 0.01:
-            return
-    raise AssertionError("something is due for ever")
 
 
 @pytest.mark.parametrize(
@@ -176,13 +95,6 @@ async def worked(desk: Desk, valkey_url: str, keyspace: Keyspace, tmp_path: Path
     async with running_worker(valkey_url, keyspace, desk.registry, tmp_path):
         yield desk
         desk.release.set()
-
-
-def make(name: str = "often", **fields: Any) -> Schedule:
-    """Make a schedule that is due ten times a second."""
-    return Schedule.model_validate(
-        {"name": name, "type": "test.hold", "input": {"rows": 1}, "every_s": 0.1} | fields
-    )
 
 
 async def test_skip_runs_nothing_beside_a_running_job(worked: Desk) -> None:
@@ -303,109 +215,3 @@ async def test_what_another_version_wrote_is_left_to_it(desk: Desk) -> None:
     assert [entry.schedule.name for entry in await desk.book.page()] == ["known"]
     with pytest.raises(ScheduleMissing):
         await desk.book.get("future")
-
-
-async def test_the_settings_decide_about_theirs(desk: Desk) -> None:
-    """New ones come, changed ones change, those gone are removed; others' stay, and what is paused stays paused."""
-    await desk.book.create(make("by-hand", every_s=3600))
-    await desk.scheduler().declare({"a": make("a", every_s=3600), "b": make("b", every_s=3600)})
-    await desk.book.pause("a")
-    await desk.scheduler().declare({"a": make("a", every_s=1800), "c": make("c", every_s=3600)})
-    found = {entry.schedule.name: entry for entry in await desk.book.page()}
-    assert {name: entry.record.origin for name, entry in found.items()} == {
-        "a": SETTINGS,
-        "by-hand": API,
-        "c": SETTINGS,
-    }
-    assert found["a"].record.is_paused
-    assert found["a"].schedule.every_s == 1800
-
-
-async def test_a_restart_with_the_same_settings_loses_nothing(desk: Desk) -> None:
-    """What was due before is still due."""
-    declared = {"nightly": make("nightly", every_s=3600)}
-    await desk.scheduler().declare(declared)
-    before = await desk.record()
-    await desk.scheduler().declare(declared)
-    assert await desk.record() == before
-
-
-async def test_a_declared_schedule_takes_the_place_of_one_made_by_hand(desk: Desk) -> None:
-    """It is the settings' from then on, and can't be changed by hand."""
-    await desk.book.create(make("a", every_s=3600))
-    await desk.scheduler().declare({"a": make("a", every_s=1800)})
-    assert (await desk.record("a")).origin == SETTINGS
-    for change in (desk.book.replace(make("a")), desk.book.delete("a")):
-        with pytest.raises(ScheduleConflict, match="declared in the settings"):
-            await change
-
-
-async def test_a_declared_type_that_is_not_here_is_left_as_it_is(desk: Desk) -> None:
-    """Neither stored nor removed by this process."""
-    declared = {"a": make("a", every_s=3600)}
-    await desk.scheduler().declare(declared)
-    await desk.scheduler(registry=Registry()).declare(declared)
-    assert (await desk.record("a")).origin == SETTINGS
-
-
-async def test_a_new_owner_in_the_settings_moves_the_schedule(valkey_url: str, key_prefix: str) -> None:
-    """To the owner's shard: there is one of its name in all."""
-    keyspace = Keyspace(key_prefix, 8)
-    owners = [f"o{n}" for n in range(20)]
-    first = owners[0]
-    shard_of = {owner: keyspace.shard_of_tenant(Tenant(owner)) for owner in owners}
-    other = next(owner for owner in owners if shard_of[owner] != shard_of[first])
-    async with open_jobs(valkey_url, keyspace, Registry()) as jobs:
-        desk = Desk(jobs)
-        for owner in (first, other):
-            await desk.scheduler().declare({"a": make("a", every_s=3600, owner=owner)})
-            [entry] = await desk.book.page()
-            assert (entry.schedule.owner, entry.shard) == (owner, shard_of[owner])
-
-
-async def test_a_schedule_is_checked_when_it_is_made(desk: Desk) -> None:
-    """Its type, its input, its queue, its size and its name."""
-    with pytest.raises(UnknownJobType, match=r"did you mean test\.hold"):
-        await desk.book.create(make(type="test.holt"))
-    with pytest.raises(InvalidInput, match=r"input\.rows"):
-        await desk.book.create(make(input={"rows": 0}))
-    with pytest.raises(InvalidInput, match="queue"):
-        await desk.book.create(make(queue="nowhere"))
-    with pytest.raises(InvalidInput, match="65,536 bytes"):
-        await desk.book.create(make(input={"rows": 1, "note": "x" * 70_000}))
-    await desk.book.create(make(every_s=3600))
-    with pytest.raises(ScheduleConflict, match="already"):
-        await desk.book.create(make(every_s=3600))
-    with pytest.raises(ScheduleConflict, match="owner"):
-        await desk.book.replace(make(owner="bob"))
-    with pytest.raises(ScheduleMissing):
-        await desk.book.replace(make("other"))
-
-
-async def test_a_worker_refuses_declared_inputs_that_are_not_valid(
-    desk: Desk, valkey_url: str, keyspace: Keyspace, tmp_path: Path
-) -> None:
-    """Before it begins, and with the field's whole path."""
-    settings = {"schedules": {"nightly": {"type": "test.hold", "cron": "@daily", "input": {"rows": 0}}}}
-    with pytest.raises(SettingsError, match=r"schedules\.nightly\.input\.rows"):
-        async with running_worker(valkey_url, keyspace, desk.registry, tmp_path, **settings) as running:
-            await running.ended()
-
-
-async def test_a_worker_fires_what_its_settings_declare(
-    desk: Desk, valkey_url: str, keyspace: Keyspace, tmp_path: Path
-) -> None:
-    """Also where it serves another queue."""
-    desk.release.set()
-    settings = {"schedules": {"often": {"type": "test.hold", "every_s": 0.1, "input": {"rows": 1}}}}
-    async with running_worker(valkey_url, keyspace, desk.registry, tmp_path, queues=["ai"], **settings):
-        await eventually(desk.runs)
-    assert (await desk.record("often")).origin == SETTINGS
-    assert desk.begun == []
-
-
-def test_settings_name_the_field_of_a_schedule() -> None:
-    """As for every other setting."""
-    with pytest.raises(ValueError) as refused:
-        Settings.model_validate({"schedules": {"nightly": {"type": "x", "cron": "61 * * * *"}}})
-    assert "schedules.nightly.cron" in str(refused.value)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from ..attempt import Attempt
 from ..queue.policy import Verdict
 from ..store import Verb
+from ..store.schedule_commands import Fired
 
 __all__ = ["Metrics"]
 
@@ -54,6 +55,12 @@ class Metrics:
             "tidings_worker_hook_calls_total",
             "Calls of hooks, by what became of them: ok, failed, timed_out, dropped.",
             ["event", "outcome"],
+            registry=self.registry,
+        )
+        self.schedule_runs = Counter(
+            "tidings_schedule_runs_total",
+            "Due times of schedules that this process fired: created, overlap, full, draining.",
+            ["outcome"],
             registry=self.registry,
         )
         self.stalls = Counter(
@@ -103,6 +110,11 @@ class Metrics:
             _MEMORY_BYTES,
         )
         self._of_type: dict[str, _OfType] = {}
+
+    def count_schedule(self, name: str, due_ms: int, fired: Fired) -> None:
+        """A schedule was fired here."""
+        for outcome in fired.jobs:
+            self.schedule_runs.labels(outcome).inc()
 
     def count_start(self, attempt: Attempt) -> None:
         """An attempt began."""

@@ -309,7 +309,13 @@ class Worker:
 
     def _make_scheduler(self, store: Store) -> Scheduler:
         settings = self._settings
-        return Scheduler(store, self._registry, settings.queues, declared=settings.schedules)
+        return Scheduler(
+            store,
+            self._registry,
+            settings.queues,
+            declared=settings.schedules,
+            on_fired=self.metrics.count_schedule,
+        )
 
     def _open_lanes(self, store: Store) -> None:
         options = LaneOptions(
