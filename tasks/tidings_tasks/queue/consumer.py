@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
 from dramatiq.broker import Consumer, MessageProxy
 
 from tidings.protocol.errors import StoreUnavailable
 
-from ..store import Claim, Command, StepReply, Verb, commands
+from ..store import Command, StepReply, Verb, commands
 from .committer import Committer
 from .messages import AttemptMessage
 from .policy import Verdict, describe, judge_failure
@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _LEAST_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 2.0
 _LEAVING_S = 0.1
+_LEAST_WAIT_S = 0.02
 _RELEASE = Verdict(Verb.RELEASE, b"null")
 
 
@@ -45,6 +46,7 @@ class TidingsConsumer(Consumer):
         self._shards = list(range(self._store.keyspace.shards))
         self._backoff_s = _LEAST_BACKOFF_S
         self._has_token = False
+        self._due_at = math.inf
 
     def __next__(self) -> AttemptMessage | None:
         """Return the next message, or None when none came in time."""
@@ -61,10 +63,10 @@ class TidingsConsumer(Consumer):
             try:
                 self._claim(free)
                 self._backoff_s = _LEAST_BACKOFF_S
-                if not self._ready and not self._wait_for_token(deadline):
-                    return None
                 # A token that came as the worker was told to stop is for another one.
-                self._has_token = not self._ready
+                self._has_token = not self._ready and self._wait_for_token(min(deadline, self._due_at))
+                if not self._ready and not self._has_token and time.monotonic() >= deadline:
+                    return None
             except StoreUnavailable as error:
                 if self._backoff_s == _LEAST_BACKOFF_S:
                     _log.warning("queue %s waits for the store: %s", self._queue, error)
@@ -132,33 +134,36 @@ class TidingsConsumer(Consumer):
     def _claim(self, free: int) -> None:
         # A call that was not answered comes first, as it was: it may have claimed.
         if self._unanswered is not None:
-            self._take(self._store.run(self._unanswered).claims)
-            self._unanswered = None
+            self._take(self._store.run(self._unanswered))
             return
+        self._due_at = math.inf
         for shard in self._shards:
             self._call += 1
             self._unanswered = commands.step(
                 shard, worker=self._name, call=self._call, lease_ms=self._committer.lease_ms,
                 wants=[(self._queue, free)], most=free,
             )  # fmt: skip
-            self._take(self._store.run(self._unanswered).claims)
-            self._unanswered = None
+            self._take(self._store.run(self._unanswered))
             free = self._prefetch - self._open
             if free <= 0:
                 break
 
-    def _take(self, claims: Iterable[Claim]) -> None:
-        for claim in claims:
+    def _take(self, reply: StepReply) -> None:
+        self._unanswered = None
+        if reply.next_due_ms is not None:
+            wait_s = max(_LEAST_WAIT_S, reply.next_due_ms / 1000)
+            self._due_at = min(self._due_at, time.monotonic() + wait_s)
+        for claim in reply.claims:
             self._ready.append(self._committer.hold(claim))
             with self._freed:
                 self._open += 1
 
-    def _wait_for_token(self, deadline: float) -> Any:
+    def _wait_for_token(self, deadline: float) -> bool:
         for shard in self._shards:
             left_s = (deadline - time.monotonic()) / len(self._shards)
             if left_s <= 0:
-                return None
+                return False
             found = self._store.wait([self._store.keyspace.wake_list(shard, self._queue)], max(0.01, left_s))
             if found is not None:
-                return found
-        return None
+                return True
+        return False
