@@ -135,7 +135,7 @@ class Scheduler:
             return False  # a process that has the type, or its newer version, fires it
         fired = await self._store.run(command)
         if fired.outcome is FireOutcome.FIRED:
-            _log.info("schedule %s fired", due.name, extra={"due_ms": due.due_ms, "jobs": list(fired.jobs)})
+            _log.debug("schedule %s fired", due.name, extra={"due_ms": due.due_ms, "jobs": list(fired.jobs)})
             if self._on_fired is not None:
                 self._on_fired(due.name, due.due_ms, fired)
         return fired.outcome is not FireOutcome.EARLY
