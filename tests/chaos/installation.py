@@ -110,10 +110,10 @@ class Installation:
         self.valkey = EmbeddedValkey(directory / "data", fsync="always")
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
-            port = found.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+            self._port = found.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
         self._environ = clean_environ(
-            REDIS_URL=self.valkey.url, JWT_SECRET=SECRET, PORT=str(port), TIDINGS_ENV="test",
+            REDIS_URL=self.valkey.url, JWT_SECRET=SECRET, TIDINGS_ENV="test",
             TIDINGS_DATA_DIR=str(directory / "data"), TIDINGS_LEASE_S=str(lease_s), WORKER_CONCURRENCY="100",
             TIDINGS_WORKER_THREADS="40", TIDINGS_JOBS="tests.chaos.job_types", TIDINGS_LOG_FORMAT="text",
             TIDINGS_SUBMISSIONS_PER_MINUTE="1000000",
@@ -212,7 +212,7 @@ class Installation:
         read_fd, write_fd = os.pipe()
         with (self._log_dir / "server.log").open("wb") as log:
             self._server = start_child(
-                [sys.executable, "-m", "tidings", "server", "--ready-fd", str(write_fd)],
+                [sys.executable, "-m", "tidings", "server", "--port", str(self._port), "--ready-fd", str(write_fd)],
                 env=self._environ, cwd=_ROOT, pass_fds=[write_fd], stdout=log, stderr=log,
             )  # fmt: skip
         os.close(write_fd)
