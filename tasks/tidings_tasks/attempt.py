@@ -8,6 +8,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from tidings.protocol.errors import InvalidInput
+
 from .outcomes import JobCancelled, JobHandedBack, JobLost, JobStopped, JobTimedOut
 from .store import Claim
 
@@ -60,6 +62,7 @@ class Attempt:
         self.queue = claim.queue
         self.tries = claim.tries
         self.spec = claim.spec
+        self._problem = claim.problem
         self.outbox = outbox
         self.files = files
         self.is_shutting_down = is_shutting_down
@@ -84,6 +87,15 @@ class Attempt:
     def age_s(self) -> float:
         """How long ago it was claimed, seconds."""
         return time.monotonic() - self._began_at
+
+    def check_input(self) -> None:
+        """Tell whether the input is whole.
+
+        Raises:
+            InvalidInput: a result that it refers to could not be put into it.
+        """
+        if self._problem is not None:
+            raise InvalidInput(self._problem)
 
     def ask_to_stop(self, reason: StopReason) -> None:
         """Have the function told at its next call of the context. A lost lease goes before any other reason."""

@@ -18,6 +18,8 @@ from tidings.protocol.errors import FieldError, InvalidInput, TidingsError
 if TYPE_CHECKING:
     from .context import JobContext, SyncJobContext
     from .queue.queues import QueuePolicy
+    from .store import Keyspace, Tenant
+    from .store.flow_plan import FlowPlan
 
 __all__ = ["InvalidResult", "JobType", "NoInput", "Timing"]
 
@@ -96,6 +98,9 @@ class JobType(Generic[InputT, ResultT]):
         self.input_model = cast("type[InputT]", model)
         update_wrapper(self, fn)
 
+    runs_in_store = False
+    """Whether no worker takes such jobs."""
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself; nothing is queued."""
         return self.fn(*args, **kwargs)
@@ -153,6 +158,10 @@ class JobType(Generic[InputT, ResultT]):
             raise InvalidResult(f"the result does not fit the return annotation: {found}") from error
         except ValueError as error:  # PydanticSerializationError
             raise InvalidResult(f"the result is no JSON: {error}") from error
+
+    def plan(self, input: Any, tenant: Tenant, keyspace: Keyspace, **options: Any) -> FlowPlan | None:
+        """Return the steps that a job of this input is made of, for flows alone; ``FlowJobType`` says more."""
+        return None
 
     def timing(self, policy: QueuePolicy) -> Timing:
         """Return how a job of this type is timed and repeated in a queue with this policy."""

@@ -39,10 +39,12 @@ class Registry:
 
     @property
     def queues(self) -> frozenset[str]:
-        """Every known queue but those that settings declare: the built-in ones and those of the registered types."""
+        """Every queue that a worker may serve but those that settings declare: the built-in ones and those of the registered types."""
         from .queue.queues import BUILT_IN_POLICIES
 
-        return frozenset(BUILT_IN_POLICIES) | {found.queue for found in self._types.values()}
+        return frozenset(BUILT_IN_POLICIES) | {
+            found.queue for found in self._types.values() if not found.runs_in_store
+        }
 
     @property
     def dependencies(self) -> frozenset[str]:
@@ -140,11 +142,14 @@ def job(
 def load_modules(names: Iterable[str]) -> Registry:
     """Import the modules that register job types, with the working directory importable, and return ``REGISTRY``.
 
+    Flows are always among the types.
+
     Plain Dramatiq actors in them are declared on a ``TidingsBroker``, unless the program set a broker of its own.
 
     Raises:
         ImportError: a module is not there, or does not import.
     """
+    from .flows.planning import register_flow
     from .queue.broker import installed_broker
 
     installed_broker()
@@ -152,6 +157,7 @@ def load_modules(names: Iterable[str]) -> Registry:
         sys.path.insert(0, "")
     for name in names:
         importlib.import_module(name)
+    register_flow(REGISTRY)
     return REGISTRY
 
 

@@ -55,6 +55,8 @@ def prepare(
     expires_in_s: float | None = None,
     idempotency_key: str = "",
     fingerprint: str = "",
+    is_checked: bool = False,
+    depth: int = 0,
     registry: Registry = REGISTRY,
     policies: Mapping[str, QueuePolicy] = BUILT_IN_POLICIES,
 ) -> tuple[int, Submission]:
@@ -68,14 +70,21 @@ def prepare(
         expires_at: not begun by then, the job fails; or ``expires_in_s``. Neither: as the type says, which counts from
             the due time.
         fingerprint: tells requests with one idempotency key apart; holds no spaces.
+        is_checked: the input is JSON and not checked again.
+        depth: how many flows the job is within.
         policies: of the queues; they time and repeat what the type does not.
 
     Raises:
         InvalidInput: with an entry for each field that is wrong.
     """
-    data = job_type.dump_input({} if input is None else input)
+    given = {} if input is None else input
+    flow = job_type.plan(
+        given, tenant, keyspace, queue=queue, priority=priority, depth=depth, registry=registry,
+        policies=policies,
+    )  # fmt: skip
+    data = given if is_checked or flow is not None else job_type.dump_input(given)
     place = job_type.queue if queue is None else queue
-    if place not in policies and place not in registry.queues:
+    if place not in policies and place not in registry.queues and place != job_type.queue:
         known = {*policies, *registry.queues}
         near = difflib.get_close_matches(place, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
@@ -88,8 +97,8 @@ def prepare(
         type=job_type.name,
         owner=tenant.owner,
         org=tenant.org,
-        input=data,
-        timeout_s=timing.timeout_s,
+        input=data if flow is None else flow.input,
+        timeout_s=timing.timeout_s if flow is None else flow.timeout_s,
         max_attempts=timing.max_attempts,
         backoff_s=timing.backoff_s,
         tags=tuple(tags),
@@ -110,6 +119,8 @@ def prepare(
         raise _invalid("expires_at", "before_due", "must be after run_at")
     _check_dedup(dedup_key, dedup_ttl_s, debounce, due)
     _check_key("concurrency_key", concurrency_key)
+    if flow is not None and concurrency_key:
+        raise _invalid("concurrency_key", "flow", "a flow takes none; give it to its steps")
     completed_kept_ms, failed_kept_ms = kept_ms_of(policy)
     shard = keyspace.shard_of_tenant(tenant)
     return shard, Submission(
@@ -129,6 +140,7 @@ def prepare(
         dependency=job_type.dependency or "",
         completed_kept_ms=completed_kept_ms,
         failed_kept_ms=failed_kept_ms,
+        flow=flow,
     )
 
 

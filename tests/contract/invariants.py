@@ -9,13 +9,14 @@ from itertools import pairwise
 from typing import Any
 
 import orjson
+import pytest
 
 from tidings.protocol import LIFECYCLE, TERMINAL_KINDS, TERMINAL_STATES, Event, EventKind, JobState
 from tidings.protocol.events import ENVELOPE_HEAD
 
 from .snapshot import Snapshot
 
-__all__ = ["check_feed", "check_invariants", "check_log", "feed_names", "job_ids"]
+__all__ = ["check_feed", "check_flows", "check_invariants", "check_log", "feed_names", "job_ids"]
 
 LOG_MAX_ENTRIES, LOG_MAX_BYTES, FEED_MAX_ENTRIES = 10_000, 4_194_304, 1_000
 WAITING_FOR_TIME = {JobState.SCHEDULED, JobState.RETRYING}
@@ -65,6 +66,7 @@ def check_invariants(snapshot: Snapshot) -> None:
     for family in ("m", "x", "e"):
         orphans = {k for k in snapshot if k.startswith(f":{family}:")} - {f":{family}:{i}" for i in records}
         assert not orphans, f"left behind: {orphans}"
+    check_flows(snapshot, records)
     for key, kept in snapshot.items():
         if key.startswith(":wake:"):
             assert len(kept.content) == 1
@@ -116,6 +118,40 @@ def check_feed(head: dict[bytes, bytes], texts: list[bytes]) -> None:
         assert event.kind in LIFECYCLE
         assert last.get(event.job_id, 0) < event.seq, "a job's events are out of order in a feed"
         last[event.job_id] = event.seq
+
+
+def check_flows(snapshot: Snapshot, records: dict[str, dict[str, Any]]) -> None:
+    """Assert that what is kept of each open flow agrees with its steps' jobs, and that nothing is kept of others."""
+    flows = {i for i, r in records.items() if "fl" in r and JobState(r["s"]) not in TERMINAL_STATES}
+    assert {key.removeprefix(":fw:") for key in snapshot if key.startswith(":fw:")} == flows
+    for flow_id in flows:
+        kept = {name.decode(): value for name, value in snapshot[f":fw:{flow_id}"].content.items()}
+        count = int(kept["n"])
+        states = {i: kept[f"s{i}"].decode() for i in range(1, count + 1) if f"s{i}" in kept}
+        ended = [state for state in states.values() if state != "open"]
+        assert int(kept.get("e", 0)) == len(ended)
+        assert int(kept.get("k", 0)) == ended.count("completed")
+        percents = [float(kept.get(f"c{i}", 0)) for i in range(1, count + 1)]
+        assert float(kept.get("x", 0)) == pytest.approx(sum(percents), abs=0.01 * count)
+        parts = {int(r["pi"]): r for r in records.values() if r.get("pa") == flow_id}
+        assert set(parts) <= set(states)
+        for i in range(1, count + 1):
+            state, part = states.get(i), parts.get(i)
+            assert (f"m{i}" in kept) == (state is None), f"step {i} is {state}"
+            if state == "open":
+                assert part is not None
+                assert JobState(part["s"]) not in TERMINAL_STATES
+            elif part is not None:
+                assert part["s"] == state
+        if records[flow_id]["s"] == "running":
+            assert "open" in states.values(), "nothing will end this flow"
+            is_stopped = "g" in kept or "cb" in records[flow_id]
+            assert is_stopped or all(i in states for i in range(1, count + 1) if kept[f"w{i}"] == b"0")
+        else:
+            assert records[flow_id]["s"] == "scheduled"
+            assert not states
+    open_parts = [i for i, r in records.items() if "pa" in r and JobState(r["s"]) not in TERMINAL_STATES]
+    assert all(records[i]["pa"] in flows for i in open_parts), "a step outlives its flow"
 
 
 def _read_record(snapshot: Snapshot, job_id: str) -> dict[str, Any]:

@@ -39,8 +39,10 @@ PRELUDES = {
     "lines",
     "transitions",
     "gates",
-    "storing",
+    "creation",
+    "flows",
     "schedules",
+    "storing",
     "read_prelude",
 }
 UNBOUNDED = {"KEYS", "SCAN", "SMEMBERS", "HSCAN", "SSCAN", "ZSCAN", "FLUSHALL", "FLUSHDB", "SORT"}

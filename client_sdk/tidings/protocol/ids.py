@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 
-__all__ = ["JOB_ID_PATTERN", "is_job_id", "make_job_id", "new_job_id", "shard_of"]
+__all__ = ["JOB_ID_PATTERN", "is_job_id", "make_job_id", "new_job_id", "shard_of", "time_ms_of"]
 
 JOB_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{26}s[0-9]+$"
 _JOB_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}s(0|[1-9][0-9]{0,4})")
@@ -43,3 +43,11 @@ def shard_of(job_id: str) -> int:
     if match is None:
         raise ValueError(f"not a job id: {job_id[:64]!r}")
     return int(match.group(1))
+
+
+def time_ms_of(job_id: str) -> int:
+    """Return the time in an id, ms since the Unix epoch: when it was made, unless whoever made it chose another one."""
+    value = 0
+    for character in job_id[:10]:
+        value = value * 32 + _ALPHABET.index(character)
+    return value

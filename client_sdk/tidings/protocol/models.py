@@ -201,6 +201,8 @@ class Job(JobStatus):
     concurrency_key: str | None = None
     expires_at: AwareDatetime | None = Field(default=None, description="Not begun by then, it fails.")
     usage: Usage | None = None
+    parent: str | None = Field(default=None, description="The flow that this job is a step of.")
+    step: str | None = Field(default=None, description="The name of the step, in a flow.")
     worker: str | None = None
     cancel_requested: bool = False
     created_at: AwareDatetime

@@ -13,6 +13,7 @@ from dramatiq.broker import MessageProxy
 
 from tidings.protocol import MAX_PRIORITY, new_job_id
 from tidings.protocol.errors import FieldError, InvalidInput
+from tidings.protocol.ids import time_ms_of
 
 from ..attempt import Attempt
 from ..job_type import JobType
@@ -26,7 +27,6 @@ from .time_limits import TimeLimits
 
 __all__ = ["AttemptMessage", "message_of", "submission_of"]
 
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _NOT_KEPT = frozenset({"owner", "org", "eta", "delay"})
 
 
@@ -123,7 +123,7 @@ def message_of(claim: Claim | Attempt, job_id: str) -> Message[Any]:
         kwargs=dict(kwargs),
         options=dict(options),
         message_id=job_id,
-        message_timestamp=_made_at_ms(job_id),
+        message_timestamp=time_ms_of(job_id),
     )
 
 
@@ -141,10 +141,3 @@ def _plain(value: Any) -> Any:
     except (TypeError, ValueError) as error:
         text = f"arguments and options of a message must be JSON: {error}"
         raise InvalidInput(text, errors=[FieldError(field="input", code="not_json", message=text)]) from error
-
-
-def _made_at_ms(job_id: str) -> int:
-    value = 0
-    for character in job_id[:10]:
-        value = value * 32 + _ALPHABET.index(character)
-    return value

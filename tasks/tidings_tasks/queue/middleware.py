@@ -103,6 +103,7 @@ class Policy(Middleware):
         job_type = broker.job_types.get(message.actor_name)
         if job_type is not None:
             try:
+                message.attempt.check_input()
                 job_type.validate_input(message.attempt.spec.input)
             except InvalidInput as error:
                 self._refuse(message, judge_refusal(message.attempt, error))

@@ -6,7 +6,7 @@ The asynchronous and the synchronous store run the same commands (``store.py``),
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -16,9 +16,11 @@ from tidings.protocol import BEGINNING, JobState, Position, shard_of
 
 from .command import Command
 from .dead_commands import DeadGroup, DeadPage, list_dead, read_dead_groups, release_dead
+from .flow_plan import FlowPlan
 from .keys import Tenant
 from .queue_commands import PurgePage, configure, purge_queue, read_breakers, read_queues, set_queue_state
 from .record import JobRecord, Spec
+from .references import fill
 
 __all__ = [
     "Claim",
@@ -106,9 +108,16 @@ class Submission:
     dependency: str = ""
     completed_kept_ms: int | None = None
     failed_kept_ms: int | None = None
+    flow: FlowPlan | None = None
+    """The steps of a job of type ``flow``."""
 
     def options_json(self) -> bytes:
         """Encode what few jobs have, for ``storing.lua``; empty for all others."""
+        options = self.options()
+        return orjson.dumps(options) if options else b""
+
+    def options(self) -> dict[str, Any]:
+        """Return what few jobs have."""
         options: dict[str, Any] = {}
         if self.expires:
             options["x"] = self.expires
@@ -126,7 +135,11 @@ class Submission:
             options["kc"] = self.completed_kept_ms
         if self.failed_kept_ms is not None:
             options["kf"] = self.failed_kept_ms
-        return orjson.dumps(options) if options else b""
+        if self.spec.needs:
+            options["nd"] = True
+        if self.flow is not None:
+            options["fl"] = self.flow.options(self.id)
+        return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +190,17 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job handed to a worker, to be renewed and written to under its attempt."""
+    """A job handed to a worker, to be renewed and written to under its attempt.
+
+    References in its input are replaced by the results that they stand for; ``problem`` says why that could not be done.
+    """
 
     id: str
     attempt: int
     queue: str
     tries: int
     spec: Spec
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,13 +301,15 @@ def step(
         args += (queue, wanted)
 
     def parse(reply: Any) -> StepReply:
-        now, due, codes, flat = reply
+        now, due, codes, flat, needed = reply
         claims = [
             Claim(
                 flat[i].decode(), flat[i + 1], flat[i + 2].decode(), flat[i + 3], Spec.from_json(flat[i + 4])
             )
             for i in range(0, len(flat), 5)
         ]
+        for number, size_bytes, *results in needed:
+            claims[number - 1] = _with_results(claims[number - 1], size_bytes, results)
         wait = int(due)
         return StepReply(int(now), None if wait < 0 else wait, [WriteCode(c) for c in codes], claims)
 
@@ -403,6 +422,17 @@ def count_jobs(shard: int, tenant: Tenant) -> Command[dict[JobState, int]]:
         return {state: int(found.get(state.encode(), 0)) for state in JobState}
 
     return Command("count_jobs", shard, [tenant.scope], parse)
+
+
+def _with_results(claim: Claim, size_bytes: int, flat: list[Any]) -> Claim:
+    if not flat:
+        problem = f"input: the results that it refers to have {size_bytes} bytes, more than a claim carries; refer to parts kept as files"
+        return replace(claim, problem=problem)
+    results = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+    try:
+        return replace(claim, spec=replace(claim.spec, input=fill(claim.spec.input, results)))
+    except ValueError as error:
+        return replace(claim, problem=str(error))
 
 
 def _read_move(reply: Any) -> tuple[str, JobState | None, str]:

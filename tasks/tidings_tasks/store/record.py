@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +43,10 @@ class Spec:
     metadata: dict[str, Any] | None = None
     retry_of: str | None = None
     is_plain_actor: bool = False
+    step: str | None = None
+    """Its name, for a step of a flow."""
+    needs: Mapping[str, str] | None = None
+    """The jobs whose results its input refers to, by the name of the reference."""
 
     @property
     def tenant(self) -> Tenant:
@@ -59,7 +63,7 @@ class Spec:
             "max_attempts": self.max_attempts,
             "backoff_s": self.backoff_s,
         }
-        for name in ("org", "tags", "metadata", "retry_of"):
+        for name in ("org", "tags", "metadata", "retry_of", "step", "needs"):
             if value := getattr(self, name):
                 body[name] = value
         if self.is_plain_actor:
@@ -82,6 +86,8 @@ class Spec:
             metadata=body.get("metadata"),
             retry_of=body.get("retry_of"),
             is_plain_actor=body.get("plain", False),
+            step=body.get("step"),
+            needs=body.get("needs"),
         )
 
 
@@ -119,6 +125,10 @@ class JobRecord:
     """What the last attempt used, JSON."""
     stack: str | None = None
     """The traceback of a dead letter; for admins alone."""
+    parent: str | None = None
+    """The flow that it is a step of."""
+    step_count: int | None = None
+    """How many steps it has, for a flow."""
 
     @property
     def tenant(self) -> Tenant:
@@ -163,6 +173,8 @@ class JobRecord:
             fingerprint=fields[b"fp"].decode().partition(":")[0] if b"fp" in fields else None,
             usage=extra.get(b"us"),
             stack=extra[b"st"].decode("utf-8", "replace") if b"st" in extra else None,
+            parent=fields[b"pa"].decode() if b"pa" in fields else None,
+            step_count=fields.get(b"fl"),
         )
 
     def status_view(self) -> dict[str, Any]:
@@ -205,6 +217,8 @@ class JobRecord:
             "concurrency_key": self.concurrency_key,
             "expires_at": None if self.expires_ms is None else iso_time(self.expires_ms),
             "usage": None if self.usage is None else orjson.Fragment(self.usage),
+            "parent": self.parent,
+            "step": spec.step,
             "worker": self.worker,
             "cancel_requested": self.cancel_requested,
             "created_at": iso_time(self.created_ms),

@@ -37,18 +37,21 @@ _READING = frozenset(
 )
 _READ_ON = ("read_prelude",)
 _WRITE_ON = ("prelude", "feeds", "lines", "transitions")
-# Beyond that: a script in which jobs leave a line or end needs to know the gates, one that stores jobs how that is done.
+_FLOWS = ("creation", "flows")
+_STORE = (*_FLOWS, "storing")
+# Beyond that: a script in which jobs leave a line or end needs to know the gates and what that means to a flow, one that stores
+# jobs how that is done.
 _MORE = {
-    "enqueue": ("storing",),
-    "step": ("gates",),
-    "cancel": ("gates",),
-    "change": ("gates",),
-    "purge_queue": ("gates",),
+    "enqueue": _STORE,
+    "step": ("gates", *_FLOWS),
+    "cancel": ("gates", *_FLOWS),
+    "change": ("gates", *_FLOWS),
+    "purge_queue": ("gates", *_FLOWS),
     "put_schedule": ("schedules",),
     "pause_schedule": ("schedules",),
     "drop_schedule": ("schedules",),
-    "fire_schedule": ("gates", "storing", "schedules"),
-    "run_schedule": ("storing", "schedules"),
+    "fire_schedule": ("gates", *_STORE, "schedules"),
+    "run_schedule": (*_STORE, "schedules"),
     "list_schedules": ("schedules",),
     "read_schedule": ("schedules",),
     "due_schedules": ("schedules",),

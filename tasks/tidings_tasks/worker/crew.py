@@ -192,6 +192,7 @@ class Crew:
                 return AsyncExecution(attempt, planned, self._on_end)
             return SyncExecution(attempt, planned, self._threads, self._on_end)
         job_type = options.registry.get(spec.type)
+        attempt.check_input()
         data = job_type.validate_input(spec.input)
         if job_type.process:
             return ProcessExecution(attempt, job_type.fn.__module__, self._processes, self._on_end)

@@ -29,6 +29,7 @@
 --   :i:<owner>:<key>  string  "<job id> <fingerprint>" of an idempotency key
 --   :u:<owner>:<key>  string  the job that holds a deduplication key
 --   :t:<id>      string  empty, for minutes: this job was deleted, and a late repeat must not bring it back
+--   :fw:<id>     hash    the steps of an open flow (flows.lua)
 --   :k:<worker>  hash    its last claiming calls: call number modulo 8, then "<call> <id>:<attempt> …"
 --   :mb:<worker> list    messages to one worker
 --   :beats       zset    workers by the time of their last beat, ms                :beat:<worker>  hash  what it said, see beat.lua
@@ -41,7 +42,8 @@
 --   e epoch, n head, fk forks "epoch:head,…", b bytes in the log, lk "base:size" of a progress entry at its end, a attempt, t tries,
 --   lw lost workers, w last write number, wk worker, cb who asked to cancel, cr why (JSON texts), kc kf retention (when unusual),
 --   x not to begin after (ms), ck cl concurrency gate and how many may pass, dp dependency, dk deduplication key (until it ends),
---   pk the gate it is parked at, fp its group of dead letters, pa the flow it is part of
+--   pk the gate it is parked at, fp its group of dead letters, pa pi the flow it is part of and
+--   which step, nd true: its input refers to results of others, fl how many steps it has, being a flow
 
 local FORKS_KEPT = 16
 local MAX_ARGS = 2000 -- even; Lua cannot unpack more than some 8,000 values

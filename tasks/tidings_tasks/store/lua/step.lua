@@ -11,13 +11,14 @@
 --          cancel                        data is the reason (JSON string or null), unless who asked for it gave one
 --          release                       hand-back at shutdown, to the front of the line; counts nothing
 --   extra of retry and fail: JSON {"delay_ms" (retry), "dead" (fail: belongs among the dead letters), "stack", "usage"}, the last two optional
--- Returns {now ms, ms until something falls due (-1: nothing), {a code for each write}, {id, attempt, queue, tries, spec, ...}}
+-- Returns {now ms, ms until something falls due (-1: nothing), {a code for each write}, {id, attempt, queue, tries, spec, ...},
+--   {number of a claim, bytes of the results that its input refers to, {name, result or nothing, ...}: none when they are too many}}
 --   codes: 1 done | 2 done, and the job's cancellation was asked for | 3 a repeat, nothing changed | 0 refused: another attempt, or over
 -- A repeat of a call (same worker and call number) is answered with the jobs it claimed the first time; a worker may have
 -- up to eight calls on their way. Atomic.
 local worker, call_number, lease_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local writes, most = tonumber(ARGV[4]), tonumber(ARGV[5])
-local UPKEEP_BATCH, CALLS_KEPT, CALLS_KEPT_MS, LOST_WORKERS_MAX, LOOK_MAX = 50, 8, 120000, 3, 200
+local UPKEEP_BATCH, CALLS_KEPT, CALLS_KEPT_MS, LOST_WORKERS_MAX, LOOK_MAX, PART_KEPT_MS = 50, 8, 120000, 3, 200, 3600000
 local WORKER_LOST = '{"code":"worker_lost","type":"WorkerLost","message":"the worker that ran this job went away"}'
 
 local function retry(job, err, delay_ms)
@@ -31,16 +32,16 @@ local function keep_usage(job, usage)
 end
 
 local VERBS = {
-  progress = function(job, data) emit(job, 'progress', data) end,
+  progress = function(job, data)
+    emit(job, 'progress', data)
+    if job.pa then tell_flow(job, data) end
+  end,
   log = function(job, data) emit(job, 'log', data) end,
   output = function(job, data) emit(job, 'output', data) end,
   complete = function(job, data, usage)
     keep_usage(job, usage)
-    call('HSET', P .. ':x:' .. job.id, 'r', data)
-    local result = '"result":' .. data
-    if #data > RESULT_INLINE_MAX_BYTES then result = '"result_ref":"/api/jobs/' .. job.id .. '/result"' end
     said_of_dependency = 'ok'
-    terminate(job, 'completed', '{' .. result .. ',"duration_s":' .. duration(job) .. '}')
+    complete(job, data)
   end,
   retry = function(job, data, more)
     if job.cb ~= '' then return cancel_asked(job) end
@@ -130,7 +131,9 @@ if NOW >= REAP_FROM then
     put(P .. ':lease', member, false)
     local id, attempt = string.match(member, '^(.*):(%d+)$')
     local job = load(id)
-    if job and job.s == 'running' and job.a == tonumber(attempt) then
+    if job and job.fl then
+      time_out_flow(job)
+    elseif job and job.s == 'running' and job.a == tonumber(attempt) then
       set(job, 't', job.t + 1)
       set(job, 'lw', job.lw + 1)
       if job.cb ~= '' then
@@ -164,15 +167,21 @@ end
 for _, id in ipairs(first_of(':done')) do
   put(P .. ':done', id, false)
   local job = load(id)
-  if job and TERMINAL[job.s] then purge(job) end
+  if job and job.pa and is_open_flow(job.pa) then
+    -- Steps to come may need its result.
+    put(P .. ':done', id, NOW + PART_KEPT_MS)
+  elseif job and TERMINAL[job.s] then
+    purge(job)
+  end
 end
 
-local claimed, specs, taken = {}, {}, { int(call_number) }
+local claimed, specs, needing, taken = {}, {}, {}, { int(call_number) }
 
 local function add_claim(job)
   local at = #claimed
   claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4], claimed[at + 5] = job.id, job.a, job.q, job.t, ''
   specs[#specs + 1] = P .. ':m:' .. job.id
+  if job.nd then needing[#needing + 1] = #specs end
 end
 
 local STARTED = '{"worker":' .. cjson.encode(worker) .. ',"attempt":'
@@ -259,6 +268,10 @@ for to, from in runs(specs) do
   for i, spec in ipairs(call('MGET', unpack(specs, from, to))) do claimed[(from + i - 1) * 5] = spec end
 end
 
+-- The results that the inputs of claimed jobs refer to.
+local results = {}
+for at, number in ipairs(needing) do results[at] = results_for(number, claimed[number * 5]) end
+
 local next_due = -1
 -- No lease is reaped before the time kept in :meta, so nothing is due before it either.
 for index, not_before in pairs({ [':due'] = 0, [':lease'] = REAP_FROM, [':gates'] = 0, [':exp'] = 0 }) do
@@ -268,4 +281,4 @@ for index, not_before in pairs({ [':due'] = 0, [':lease'] = REAP_FROM, [':gates'
     if next_due < 0 or wait < next_due then next_due = wait end
   end
 end
-return { int(NOW), int(next_due), codes, claimed }
+return { int(NOW), int(next_due), codes, claimed, results }

@@ -1,20 +1,15 @@
--- Storing jobs: idempotency key, deduplication, record, first event, place in line, owner index and wake-up, all in one step.
+-- Storing jobs: idempotency key, deduplication and room are looked at, and then each is created or not, all in one step.
 --
 -- A job to be stored is a table: id, q queue, p priority, due ("" or store ms, or "+ms" from now), ow owner scope, ma max attempts, key
 -- (idempotency, "" for none), print (of the request), kept_ms (of the key), spec (JSON), more (JSON object, or ""):
 --   {x not to begin after (as due), ck concurrency key, cl how many of it, dk deduplication key, dt its lifetime ms (none: until the
---    job has ended), db true: a repeat takes the place of a job that is still scheduled, dp dependency, kc kf retention ms, pa flow}
+--    job has ended), db true: a repeat takes the place of a job that is still scheduled, dp dependency, kc kf retention ms,
+--    nd true: its input refers to results of others, fl the plan of a flow (flows.lua)}
 local queue_states, rooms
 
 begin_with(function() queue_states, rooms = {}, {} end)
 
 local function is_time(text) return text == '' or string.match(text, '^%+?%d+%.?%d*$') end
-
-local function time_of(text)
-  local ms = text == '' and 0 or tonumber(text)
-  if string.sub(text, 1, 1) == '+' then ms = NOW + ms end
-  return math.floor(ms)
-end
 
 -- Read what is optional, and say whether the job may be stored as it was given.
 local function is_well_formed(wanted)
@@ -22,6 +17,7 @@ local function is_well_formed(wanted)
   if wanted.more == '' then return true end
   local is_read, more = pcall(cjson.decode, wanted.more)
   if not is_read or type(more) ~= 'table' or not is_time(more.x or '') then return false end
+  if more.fl and not (type(more.fl) == 'table' and type(more.fl.s) == 'table' and more.fl.s[1]) then return false end
   wanted.options = more
   return true
 end
@@ -63,6 +59,20 @@ local function take_room(wanted, due_ms, max_length)
   return rooms[name] >= 0
 end
 
+-- A flow that begins at once needs room for the steps it begins with. Those that come later belong to what was taken in before.
+local function find_room(wanted, due_ms, max_length)
+  if is_draining(wanted.q) then return 'draining' end
+  if not take_room(wanted, due_ms, max_length) then return 'full' end
+  local plan = wanted.options and wanted.options.fl
+  for _, step in ipairs(plan and due_ms <= NOW and plan.s or {}) do
+    if step.w == 0 then
+      local outcome = find_room(step, NOW, max_length)
+      if outcome ~= 'new' then return outcome end
+    end
+  end
+  return 'new'
+end
+
 -- The job that holds a key, if it is still stored. The second value is the request's print, for idempotency keys.
 local function holder_of(key)
   local kept = call('GET', key)
@@ -70,8 +80,6 @@ local function holder_of(key)
   local id, print = string.match(kept, '^(%S+) ?(%S*)$')
   if call('EXISTS', P .. ':j:' .. id) == 1 then return { outcome = 'created', id = id }, print end
 end
-
-local function tenant_of(owner) return string.match(owner, '^([^/]+)/') or owner end
 
 -- Decide about one job, given those decided before: by_id, and by_key for idempotency and deduplication keys.
 local function decide(wanted, by_id, by_key, max_length)
@@ -111,43 +119,9 @@ local function decide(wanted, by_id, by_key, max_length)
     by_key[key] = entry
   end
   local due_ms = time_of(wanted.due)
-  if is_draining(wanted.q) then
-    entry.outcome = 'draining'
-  else
-    entry.outcome = take_room(wanted, due_ms, max_length) and 'new' or 'full'
-  end
+  entry.outcome = find_room(wanted, due_ms, max_length)
   entry.due_ms = due_ms
   return entry
-end
-
-local function store(entry)
-  local wanted, options = entry.wanted, entry.wanted.options
-  local id, owner = wanted.id, wanted.ow
-  local job = setmetatable({ id = id, q = wanted.q, p = wanted.p, ow = owner, ma = wanted.ma, c = NOW, e = GEN }, RECORD)
-  if options then
-    job.kc, job.kf, job.dp, job.pa = options.kc, options.kf, options.dp, options.pa
-    if options.x then job.x = time_of(options.x) end
-    if options.ck then job.ck, job.cl = 'c:' .. tenant_of(owner) .. ':' .. options.ck, options.cl or 1 end
-    if options.dk then
-      local key = P .. ':u:' .. owner .. ':' .. options.dk
-      if options.dt then
-        call('SET', key, id, 'PX', int(options.dt))
-      else
-        call('SET', key, id)
-        job.dk = options.dk
-      end
-    end
-  end
-  jobs[id] = job
-  put_text(P .. ':m:' .. id, wanted.spec)
-  if wanted.key ~= '' then call('SET', P .. ':i:' .. owner .. ':' .. wanted.key, id .. ' ' .. wanted.print, 'PX', wanted.kept_ms) end
-  for _, feed in ipairs(feeds_of(job)) do put(feed.open, id, 0) end
-  if entry.due_ms > NOW then
-    enter_due(job, 'scheduled', entry.due_ms)
-    wakes[job.q] = true
-  else
-    enter_queue(job)
-  end
 end
 
 -- Put a repeat in the place of a job that is still scheduled: what it is to do, and when.
@@ -157,6 +131,7 @@ local function replace(entry)
   if due_ms <= NOW or job.d == due_ms and call('GET', spec) == entry.wanted.spec then return end
   keep_opening(job)
   put_text(spec, entry.wanted.spec)
+  if job.fl then keep_plan(job, entry.wanted.options.fl) end
   set(job, 'd', due_ms)
   put(P .. ':due', job.id, due_ms)
   emit(job, 'scheduled', scheduled_data(job))
@@ -177,7 +152,7 @@ local function store_jobs(all, all_or_none, max_length)
       if all_or_none and refused then
         entry.outcome = 'refused'
       else
-        store(entry)
+        create(entry.wanted, entry.due_ms)
         entry.outcome = 'created'
       end
     elseif entry.holder and entry.holder.outcome == 'refused' then

@@ -120,8 +120,8 @@ end
 
 -- Set by gates.lua: what it means to the gates that a job ran and does not any more, or waited and will not pass them.
 local leave_gates, give_way
--- Set by flows.lua: what the end of a part means to its flow.
-local end_part
+-- Set by flows.lua: begin a flow, end what is kept of it and tell its own flow, and stop its steps.
+local begin_flow, end_part, stop_flow
 
 -- Take an edge of the state machine: the job leaves one index for another, and is counted anew. `score` is its place there.
 local function become(job, state, score)
@@ -152,6 +152,7 @@ end
 
 -- The job goes to the end of its owner's line, or first of all of its priority.
 local function enter_queue(job, reason, is_first)
+  if job.fl then return begin_flow(job) end
   become(job, 'queued', place_in_line(job, is_first))
   emit(job, 'queued', queued_data(job, reason))
   wakes[job.q] = true
@@ -179,7 +180,14 @@ local function terminate(job, state, event)
     local key = P .. ':u:' .. job.ow .. ':' .. job.dk
     if call('GET', key) == job.id then call('DEL', key) end
   end
-  if job.pa then end_part(job) end
+  if job.pa or job.fl then end_part(job) end
+end
+
+local function complete(job, result)
+  call('HSET', P .. ':x:' .. job.id, 'r', result)
+  local text = '"result":' .. result
+  if #result > RESULT_INLINE_MAX_BYTES then text = '"result_ref":"/api/jobs/' .. job.id .. '/result"' end
+  terminate(job, 'completed', '{' .. text .. ',"duration_s":' .. duration(job) .. '}')
 end
 
 local DEAD_GROUPS_MAX = 1000
@@ -246,6 +254,10 @@ local function cancel(job, by, reason)
     set(job, 'cb', by)
     if reason ~= 'null' then set(job, 'cr', reason) end
     emit(job, 'cancelling', '{"by":' .. by .. '}')
+    if job.fl then
+      stop_flow(job, by, reason)
+      return TERMINAL[job.s] and 'cancelled' or 'cancelling'
+    end
     local mailbox = P .. ':mb:' .. job.wk
     call('RPUSH', mailbox, 'cancel ' .. job.id .. ':' .. int(job.a))
     call('LTRIM', mailbox, -MAILBOX_MAX, -1)
