@@ -19,6 +19,7 @@ from . import (
     test_dead_letters,
     test_edges,
     test_feeds,
+    test_flows,
     test_gates,
     test_keeping,
     test_leases,
@@ -33,7 +34,7 @@ from .test_model import MAX_QUEUE_LENGTH, StoreMachine
 from .twins import TwinBench
 
 MODULES = (
-    test_claiming, test_dead_letters, test_edges, test_feeds, test_gates, test_keeping, test_leases, test_lines, test_logs,
+    test_claiming, test_dead_letters, test_edges, test_feeds, test_flows, test_gates, test_keeping, test_leases, test_lines, test_logs,
     test_options, test_submitting, test_transitions,
 )  # fmt: skip
 

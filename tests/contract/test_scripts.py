@@ -26,6 +26,7 @@ from tidings_tasks.store import (
     schedule_commands,
     worker_commands,
 )
+from tidings_tasks.store.flow_plan import FlowPlan, PlannedStep
 from tidings_tasks.store.scripts import load_script, make_script
 
 from .bench import ALICE, READING, START_MS, Bench, spec_of
@@ -220,6 +221,7 @@ def do_everything(bench: Bench) -> None:
     bench.run(commands.delete(done.id))
     do_what_gates_and_graves_need(bench)
     do_what_schedules_need(bench)
+    do_what_flows_need(bench)
     for job_id in (failed.id, done.id):
         bench.run(commands.read_job(job_id))
         bench.run(commands.read_events(job_id))
@@ -235,6 +237,21 @@ def do_everything(bench: Bench) -> None:
     bench.begin_generation()
     bench.advance(31 * 86_400_000)
     bench.step()
+
+
+def do_what_flows_need(bench: Bench) -> None:
+    """A flow that completes, one that fails, and one that is cancelled."""
+    step = PlannedStep("a", Submission("", spec_of(), "default", 3))
+    needy = PlannedStep(
+        "b", Submission("", spec_of(input={"n": {"$result": "a"}}), "default", 3), (0,), {"a": 0}
+    )
+    for verb in (Verb.COMPLETE, Verb.FAIL, Verb.CANCEL):
+        plan = FlowPlan((step, needy), "continue", 60)
+        bench.enqueue(Submission(bench.new_id(), spec_of(), "flows", 3, flow=plan))
+        claim = bench.claim()
+        bench.write(claim, Verb.PROGRESS, {"percent": 1})
+        bench.write(claim, verb, {})
+    bench.complete(bench.claim())
 
 
 def do_what_gates_and_graves_need(bench: Bench) -> None:

@@ -112,10 +112,16 @@ def _in_order(reply: Any) -> Any:
 def _decoded(snapshot: Snapshot) -> Snapshot:
     """Read texts of JSON, whose members have no order, and leave out what only scripts can read."""
     return {
-        key: Kept(kept.kind, _read(kept.content), kept.expires)
+        key: Kept(kept.kind, _read(_unpacked(key, kept.content)), kept.expires)
         for key, kept in snapshot.items()
         if key != PACKED
     }
+
+
+def _unpacked(key: str, content: Any) -> Any:
+    if not key.startswith(":fw:"):
+        return content
+    return {field: value for field, value in content.items() if not field.removeprefix(b"m").isdigit()}
 
 
 def _read(content: Any) -> Any:

@@ -161,6 +161,9 @@ class MemoryValkey:
         self._keep(key, value)
         return gone
 
+    def _do_hstrlen(self, key: bytes, field: bytes) -> int:
+        return len(self._do_hget(key, field) or b"")
+
     def _do_hincrby(self, key: bytes, field: bytes, by: bytes) -> int:
         made = int(self._do_hget(key, field) or 0) + int(by)
         self._do_hset(key, field, b"%d" % made)
