@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import psutil
 import pytest
+import redis.asyncio
 
 from tests.integration import process_jobs
 from tests.integration.process_jobs import Wish
@@ -213,6 +214,39 @@ async def test_a_job_that_always_kills_its_process_is_dead(jobs: Jobs, pool: Poo
     assert (record.state, record.tries) == (JobState.FAILED, 2)
     assert record.error is not None
     assert orjson.loads(record.error)["code"] == "process_died"
+
+
+async def test_jobs_that_wait_for_a_process_are_cancelled_and_handed_back_at_once(
+    jobs: Jobs, pool: Pool
+) -> None:
+    """They have not begun; a try is not counted."""
+    async with pool.worker(worker_processes=1, shutdown_grace_s=0) as worker:
+        busy = await jobs.submit(process_jobs.waits, Wish(how="deaf"))
+        await jobs.until_kind(busy, "output", timeout_s=30)
+        first, second = [await jobs.submit(process_jobs.pid, Wish()) for _ in range(2)]
+        for job_id in (first, second):
+            await jobs.until(job_id, JobState.RUNNING)
+        await jobs.cancel(first)
+        assert (await jobs.until(first, timeout_s=3)).state is JobState.CANCELLED
+        worker.stop.set()
+        await worker.ended()
+    record = await jobs.read(second)
+    assert (record.state, record.tries) == (JobState.QUEUED, 0)
+
+
+async def test_a_lost_lease_ends_the_process(jobs: Jobs, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zombie's function does not run on for ever beside the next attempt."""
+    monkeypatch.setattr(process_execution, "_CANCEL_GRACE_S", 0.05)
+    async with pool.worker(worker_processes=1):
+        job_id = await jobs.submit(process_jobs.waits, Wish(how="deaf"))
+        await jobs.until_kind(job_id, "output", timeout_s=30)
+        [child] = [
+            found for found in psutil.Process().children() if "worker.child" in " ".join(found.cmdline())
+        ]
+        raw = redis.asyncio.Redis.from_url(jobs.store.url)
+        await raw.zrem(f"{jobs.store.keyspace.shard(0)}:lease", f"{job_id}:1")
+        await raw.aclose()
+        await eventually(lambda: not child.is_running() or child.status() == "zombie", 15)
 
 
 async def test_a_function_sees_the_shutdown_and_may_end_in_time(jobs: Jobs, pool: Pool) -> None:

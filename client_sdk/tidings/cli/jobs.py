@@ -121,6 +121,10 @@ def _line_of(now: JobStatus) -> str:
         parts.append(now.progress.message)
     if now.queue_position is not None:
         parts.append(f"(number {now.queue_position} in the queue)")
+    if now.eta_s is not None:
+        parts.append(f"(about {now.eta_s:.0f} s left)")
+    if now.slow:
+        parts.append("(slower than usual)")
     if now.waiting_for is not None:
         parts.append(f"(waits: {WAITS[now.waiting_for]})")
     return one_line(" ".join(parts))

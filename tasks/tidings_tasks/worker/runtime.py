@@ -46,7 +46,7 @@ __all__ = ["Worker", "WorkerExhausted", "run_worker", "worker_name"]
 
 _log = logging.getLogger(__name__)
 
-_HAND_BACK_S = 1.0
+_HAND_BACK_S = 0.5
 _DRAIN_S = 5.0
 _DISMISS_S = 1.0
 _FAREWELL_S = 1.0
