@@ -337,12 +337,16 @@ function statusAfter({ kind, data }) {
       return { status: "running", progress: data };
     case "started":
       return { status: "running" };
-    case "log":
-    case "output":
-    case "cancelling":
-      return {};
+    case "scheduled":
+    case "queued":
+    case "retrying":
+    case "completed":
+    case "failed":
+    case "cancelled":
+      return { status: kind };
     default:
-      return { status: /** @type {JobState} */ (kind) };
+      // It tells nothing of the state, or a newer release speaks of what this one does not know.
+      return {};
   }
 }
 

@@ -485,10 +485,22 @@ async def test_a_watch_gives_up_after_the_offline_time_and_never_ends_as_if_comp
             await rest(watch)
 
 
-async def test_an_event_kind_this_client_does_not_know_raises(double: Double, client: Client) -> None:
-    """A newer server is noticed, not skipped over."""
+async def test_an_event_kind_this_client_does_not_know_is_passed_on(double: Double, client: Client) -> None:
+    """As a newer worker writes it, with its data, in its place; it ends nothing."""
     job = double.add()
-    double.append(job, "asking", {"prompt": "?"})
+    double.append(job, "asking_again", {"prompt": "?"})
+    double.append(job, "completed", {"result": 1})
+    events = [item async for item in client.watch(job.id) if isinstance(item, Event)]
+    asking = next(event for event in events if event.kind == "asking_again")
+    assert (asking.kind.value, asking.data, asking.is_terminal) == ("asking_again", {"prompt": "?"}, False)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+@pytest.mark.parametrize("kind", ["", "Two Words", "x" * 65, 7, None])
+async def test_what_is_no_event_kind_at_all_raises(double: Double, client: Client, kind: Any) -> None:
+    """A word of small letters is the least."""
+    job = double.add()
+    double.append(job, kind, {})
     with pytest.raises(errors.InternalError, match="kind"):
         await rest(client.watch(job.id))
 

@@ -17,8 +17,8 @@ class Event(BaseModel):
     """One event of one job.
 
     ``prev`` stands where progress events before this one were folded away: the event follows directly on seq
-    ``prev``. ``data`` has the fields of contract §3's table for ``kind``. Unknown fields are kept out, unknown
-    kinds are an error, so that a client notices a server that is newer than itself.
+    ``prev``. ``data`` has the fields of contract §3's table for ``kind``. What a newer release adds is
+    no error: unknown fields are kept out, unknown kinds are kept as they are.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Final
 
@@ -26,8 +27,15 @@ class JobState(StrEnum):
         return self in TERMINAL_STATES
 
 
+_KIND = re.compile(r"[a-z][a-z_]{0,63}")
+
+
 class EventKind(StrEnum):
-    """What an event tells (contract §3)."""
+    """What an event tells (contract §3).
+
+    A worker of a newer release may tell what this one has no name for. Such a kind is an ``EventKind`` too, equal to its word and
+    in none of the sets below, so that an older client keeps its place in the log.
+    """
 
     SCHEDULED = "scheduled"
     QUEUED = "queued"
@@ -45,6 +53,14 @@ class EventKind(StrEnum):
     def is_terminal(self) -> bool:
         """Whether this event ends its log."""
         return self in TERMINAL_KINDS
+
+    @classmethod
+    def _missing_(cls, value: object) -> EventKind | None:
+        if not isinstance(value, str) or _KIND.fullmatch(value) is None:
+            return None
+        kind = str.__new__(cls, value)
+        kind._name_, kind._value_ = value.upper(), value
+        return kind
 
 
 TERMINAL_STATES: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})

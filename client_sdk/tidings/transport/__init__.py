@@ -98,7 +98,7 @@ def read_events(raw: object) -> list[Event]:
     """Read envelopes as the wire brings them.
 
     Raises:
-        Unreadable: something else arrived, such as an event kind that only a newer client knows.
+        Unreadable: something else arrived.
     """
     if not isinstance(raw, list):
         raise Unreadable("the server sent something else where events belong")
