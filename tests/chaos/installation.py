@@ -14,29 +14,36 @@ from typing import Self
 
 from tests.support.stack import clean_environ
 from tests.support.timing import scaled
-from tidings_tasks.child_process import end_child, start_child
+from tidings_tasks.child_process import end_child, signal_group, start_child
 from tidings_tasks.embedded import EmbeddedValkey
 
 from .history import History, now_ms
+from .plan import Runtime
 
 __all__ = ["SECRET", "Installation", "WorkerProcess"]
 
 SECRET = "a-secret-for-tests-of-more-than-32-characters"
 _ROOT = Path(__file__).parents[2]
+_STOCK_READY = b"ready for action"
 _START_S, _END_S = 60.0, 20.0
 
 
 class WorkerProcess:
     """One of the workers: the place stays, the process and its name change with each start."""
 
-    def __init__(self, place: int, environ: dict[str, str], log_dir: Path) -> None:
+    def __init__(self, place: int, environ: dict[str, str], log_dir: Path, *, runtime: Runtime) -> None:
         self.place = place
+        self.runtime = runtime
         self.runs = 0
         self.thaw_at_ms = 0
         """When it is to go on, while it is frozen; 0 when it is not."""
         self._environ, self._log_dir = environ, log_dir
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_fd: int | None = None
+
+    @property
+    def _log(self) -> Path:
+        return self._log_dir / f"{self.name}.log"
 
     @property
     def name(self) -> str:
@@ -46,6 +53,12 @@ class WorkerProcess:
     @property
     def is_ready(self) -> bool:
         """Whether it takes jobs."""
+        if (
+            self.runtime == "dramatiq"
+            and self._ready_fd is not None
+            and _STOCK_READY in self._log.read_bytes()
+        ):
+            self._close_pipe()  # the stock command has no other way to say it
         if self._ready_fd is not None and select.select([self._ready_fd], [], [], 0)[0]:
             os.close(self._ready_fd)
             self._ready_fd = None
@@ -66,23 +79,27 @@ class WorkerProcess:
         """Start the next process."""
         self.runs += 1
         self._ready_fd, write_fd = os.pipe()
-        with (self._log_dir / f"{self.name}.log").open("wb") as log:
+        command = {
+            "tidings": ["tidings", "worker", "tests.chaos.job_types", "--ready-fd", str(write_fd)],
+            "dramatiq": ["dramatiq", "tests.chaos.stock_app", "--processes", "1", "--threads", "40"],
+        }
+        with self._log.open("wb") as log:
             self._process = start_child(
-                [sys.executable, "-m", "tidings", "worker", "tests.chaos.job_types", "--ready-fd", str(write_fd)],
+                [sys.executable, "-m", *command[self.runtime]],
                 env=self._environ | {"WORKER_ID": self.name}, cwd=_ROOT, pass_fds=[write_fd], stdout=log, stderr=log,
             )  # fmt: skip
         os.close(write_fd)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send it, and all of its own processes, a signal."""
         assert self._process is not None
-        self._process.send_signal(number)
+        signal_group(self._process.pid, number)
 
     def kill(self) -> int:
         """Kill -9 it; return when that was."""
         assert self._process is not None
         at_ms = now_ms()
-        self._process.kill()
+        self.signal(signal.SIGKILL)
         self._process.wait()
         self.thaw_at_ms = 0
         self._close_pipe()
@@ -92,7 +109,7 @@ class WorkerProcess:
         """End it with SIGTERM."""
         if self._process is not None:
             if self._process.poll() is None:
-                self._process.send_signal(signal.SIGCONT)
+                self.signal(signal.SIGCONT)
             end_child(self._process, scaled(_END_S))
             self._close_pipe()
 
@@ -105,7 +122,9 @@ class WorkerProcess:
 class Installation:
     """All processes of a run, in one directory. Use it as a context manager, on the main thread."""
 
-    def __init__(self, directory: Path, *, workers: int, lease_s: float, history: History) -> None:
+    def __init__(
+        self, directory: Path, *, workers: int, lease_s: float, history: History, runtime: Runtime
+    ) -> None:
         self._history = history
         self.valkey = EmbeddedValkey(directory / "data", fsync="always")
         with socket.socket() as found:
@@ -119,7 +138,10 @@ class Installation:
             TIDINGS_SUBMISSIONS_PER_MINUTE="1000000",
         )  # fmt: skip
         self._log_dir = directory / "logs"
-        self.workers = [WorkerProcess(n, self._environ, self._log_dir) for n in range(workers)]
+        self.workers = [
+            WorkerProcess(n, self._environ, self._log_dir, runtime=runtime) for n in range(workers)
+        ]
+        self._told_ready: set[str] = set()
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -154,8 +176,10 @@ class Installation:
             TimeoutError: one does not; what it says is in its log.
         """
         deadline = time.monotonic() + scaled(_START_S)
-        while not all(worker.is_ready for worker in self.workers):
+        while True:
             self.tend()
+            if all(worker.is_ready for worker in self.workers):
+                return
             if time.monotonic() > deadline:
                 raise TimeoutError(f"a worker does not start; see {self._log_dir}")
             time.sleep(0.02)
@@ -180,13 +204,16 @@ class Installation:
         self._history.add("worker_frozen", worker=worker.name, killed_ms=at_ms)
 
     def tend(self) -> None:
-        """Let those workers go on whose time it is, and see that none has ended by itself.
+        """Let those workers go on whose time it is, note who takes jobs, and see that none has ended by itself.
 
         Raises:
             RuntimeError: one has.
         """
         for worker in self.workers:
             worker.check_alive()
+            if worker.name not in self._told_ready and worker.is_ready:
+                self._told_ready.add(worker.name)
+                self._history.add("worker_ready", worker=worker.name)
         self.thaw_workers()
 
     def thaw_workers(self, *, all_of_them: bool = False) -> None:

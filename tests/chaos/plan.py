@@ -6,9 +6,12 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Fault", "Plan", "PlannedJob", "Size", "make_plan"]
+__all__ = ["Fault", "Plan", "PlannedJob", "Runtime", "Size", "make_plan"]
 
 _OWNERS = 20
+
+Runtime = Literal["tidings", "dramatiq"]
+"""Which command the workers are: ours, or the stock one."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Size:
     freeze_every_s: float = 13
     """A worker is stopped for longer than a lease, and goes on: what it writes then is stale."""
     store_kills: int = 2
+    runtime: Runtime = "tidings"
 
 
 @dataclass(frozen=True)

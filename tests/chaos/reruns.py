@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from .log_rules import TERMINAL
+from .presence import Presence
 
 __all__ = ["Reruns", "at_ms"]
 
 _AFTER_WORKER_S = 4.0
 _AFTER_STORE_S = 5.0
+_NAME = re.compile(r"chaos-\d+-\d+")
 _ENDS = TERMINAL | {"retrying", "queued"}
 
 
@@ -35,6 +38,8 @@ class Reruns:
         for entry in [*by_what.get("worker_killed", ()), *by_what.get("worker_frozen", ())]:
             self._gone.setdefault(entry["worker"], []).append(entry["killed_ms"])
         self._store = [(entry["killed_ms"], entry["back_ms"]) for entry in by_what.get("store_killed", ())]
+        self._presence = Presence(by_what)
+        self._absent_ms = 0
         self._worst = {"worker": 0, "store": 0}
         self._count = {"worker": 0, "store": 0}
         self._lost_alive = 0
@@ -47,6 +52,7 @@ class Reruns:
             "slowest of them (s)": self._worst["worker"] / 1000,
             "re-runs that the store's death delayed": self._count["store"],
             "slowest of those, from the store's death (s)": self._worst["store"] / 1000,
+            "longest of these times without any worker, not counted (s)": self._absent_ms / 1000,
             "lost by workers that lived": self._lost_alive,
         }
 
@@ -61,7 +67,9 @@ class Reruns:
             if not after or not _is_lost(after[0]):
                 continue
             # A worker that was frozen may have been killed later; what it lost, it lost by the last of the two.
-            deaths = [ms for ms in self._gone.get(event["data"]["worker"], ()) if ms <= at_ms(after[0])]
+            deaths = [
+                ms for ms in self._gone.get(_process_of(event["data"]["worker"]), ()) if ms <= at_ms(after[0])
+            ]
             if not deaths:
                 self._lost_alive += 1
                 continue
@@ -80,14 +88,23 @@ class Reruns:
             is_between = died_ms <= back_ms + self._lease_s * 1000 and killed_ms <= min(again_ms, deadline_ms)
             if is_between and later_ms > deadline_ms:
                 deadline_ms, cause, since_ms = later_ms, "store", killed_ms
+        absent_ms = self._presence.absent_ms(since_ms, again_ms)
+        took_ms = again_ms - since_ms - absent_ms
+        self._absent_ms = max(self._absent_ms, absent_ms)
         self._count[cause] += 1
-        self._worst[cause] = max(self._worst[cause], again_ms - since_ms)
-        if again_ms <= deadline_ms:
+        self._worst[cause] = max(self._worst[cause], took_ms)
+        if since_ms + took_ms <= deadline_ms:
             return []
-        took_s, allowed_s = (again_ms - since_ms) / 1000, (deadline_ms - since_ms) / 1000
+        took_s, allowed_s = took_ms / 1000, (deadline_ms - since_ms) / 1000
         return [
             f"attempt {attempt} was followed {took_s:.1f} s after the {cause}'s death, {allowed_s:.1f} s are allowed"
         ]
+
+
+def _process_of(worker: str) -> str:
+    """The stock command's consumers add to the name that the run has given to the process."""
+    found = _NAME.match(worker)
+    return worker if found is None else found[0]
 
 
 def _is_lost(event: Mapping[str, Any]) -> bool:

@@ -33,7 +33,9 @@ def run_plan(plan: Plan, directory: Path) -> Report:
     path = directory / "history.jsonl"
     with History(path) as history:
         history.add("run", seed=plan.seed, jobs=size.jobs, lease_s=size.lease_s, slack=TIMEOUT_FACTOR)
-        with Installation(directory, workers=size.workers, lease_s=size.lease_s, history=history) as made:
+        with Installation(
+            directory, workers=size.workers, lease_s=size.lease_s, history=history, runtime=size.runtime
+        ) as made:
             failures: list[BaseException] = []
 
             def run_clients() -> None:

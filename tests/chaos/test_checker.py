@@ -61,6 +61,8 @@ def make_history() -> list[Entry]:
         {"what": "run", "at_ms": ms(0), "seed": 1, "lease_s": _LEASE_S, "slack": 1},
         {"what": "answer", "key": "k1", "owner": "alice", "status": 0, "job_id": None},
         {"what": "answer", "key": "k1", "owner": "alice", "status": 202, "job_id": _JOB},
+        {"what": "worker_ready", "worker": "w1", "at_ms": ms(0)},
+        {"what": "worker_ready", "worker": "w2", "at_ms": ms(0)},
         {"what": "worker_killed", "worker": "w1", "killed_ms": ms(2)},
         {"what": "stored", "job_id": _JOB, "owner": "alice", "key": "k1"},
         {"what": "log", "reading": 1} | read,
@@ -251,3 +253,17 @@ def test_the_death_of_the_store_gives_more_time() -> None:
     assert report.figures["slowest of those, from the store's death (s)"] == 9.4
     history[-1] = {"what": "store_killed", "killed_ms": ms(-9), "back_ms": ms(-8.9)}
     assert any("s are allowed" in fault for fault in check_history(history).faults)
+
+
+def test_a_time_without_any_worker_does_not_count() -> None:
+    """Nobody can run a job while all workers are still starting; once one takes jobs, the time goes on."""
+    history = make_history()
+    rerun_late(history)
+    second = [entry for entry in history if entry["what"] == "worker_ready"][1]
+    second["at_ms"] = ms(3)
+    report = check_history(history)
+    assert report.faults == []
+    assert report.figures["slowest of them (s)"] == 9.4
+    assert report.figures["longest of these times without any worker, not counted (s)"] == 1
+    second["at_ms"] = ms(2.2)
+    assert any("10.2 s after the worker's death, 10.0 s" in fault for fault in check_history(history).faults)

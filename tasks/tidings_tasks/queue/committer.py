@@ -54,7 +54,9 @@ class Committer:
         self.store = store
         settings = broker.settings
         self.lease_ms = round(settings.lease_s * 1000)
-        self.name = f"dramatiq-{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+        host = f"dramatiq-{socket.gethostname()[:40]}-{os.getpid()}"
+        # The stock command has several processes, and one WORKER_ID for them.
+        self.name = f"{settings.worker_id or host}-{secrets.token_hex(3)}"
         self.is_stopping = False
         """Whether nothing is to be claimed any more."""
         self._lease_s = settings.lease_s
