@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from tidings.protocol.errors import IdempotencyConflict
 from tidings_tasks import JobContext, SyncJobContext, connection, job
 from tidings_tasks.queue.broker import TidingsBroker
+from tidings_tasks.registry import Registry
 from tidings_tasks.testing import InMemoryJobs
 
 
@@ -170,6 +171,43 @@ def test_actors_are_caught_whatever_store_their_broker_has(jobs: InMemoryJobs) -
     assert [run.type for run in mine.submitted] == ["greet"]
     assert mine.send(greet, "bob").state == "queued"
     assert mine.send_with_options(greet, ["eve"], delay=1_000).state == "scheduled"
+
+
+def test_limits_hold_where_they_are_wanted() -> None:
+    """A queue's rate puts jobs off, and a circuit opens; time is travelled over."""
+    registry = Registry()
+
+    @job("test.jobs.asked", queue="ai", registry=registry)
+    async def asked(ctx: JobContext) -> None: ...
+
+    @job("test.jobs.broken", dependency="api", max_attempts=1, registry=registry)
+    async def broken(ctx: JobContext) -> None:
+        raise OSError("down")
+
+    free, limited = InMemoryJobs(registry), InMemoryJobs(registry, limits=True)
+    for jobs in (free, limited):
+        for _ in range(12):
+            jobs.submit(asked, owner="alice")
+    assert len(free.run_all()) == 12
+    assert len(limited.run_all()) == 10
+    assert limited.submitted[-1].record.waiting_for == "rate_limit"
+    began = limited.now
+    assert len(limited.drain()) == 2
+    assert timedelta(seconds=6) <= limited.now - began <= timedelta(seconds=60)
+    for _ in range(6):
+        limited.submit(broken)
+    assert len(limited.run_all()) == 5
+    assert limited.submitted[-1].record.waiting_for == "circuit_open"
+    assert len(limited.drain()) == 1
+
+
+def test_a_submission_that_replaces_another_is_one_job(jobs: InMemoryJobs) -> None:
+    """Deduplication is the store's; what was submitted twice is there once, with the newer input."""
+    leaf.submit({"n": 1}, debounce=True, dedup_key="k", delay_s=5)
+    leaf.submit({"n": 2}, debounce=True, dedup_key="k", delay_s=5)
+    assert [run.input for run in jobs.submitted] == [{"n": 2}]
+    leaf.submit({"n": 3})
+    assert [run.input["n"] for run in jobs.submitted] == [2, 3]
 
 
 def test_jobs_without_end_are_an_error(jobs: InMemoryJobs) -> None:

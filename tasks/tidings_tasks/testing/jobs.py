@@ -17,9 +17,11 @@ from ..attempt import Attempt
 from ..connection import Submitter, substituted
 from ..job_type import JobType
 from ..queue.broker import TidingsBroker
-from ..queue.queues import BUILT_IN_POLICIES, QueuePolicy
+from ..queue.dependencies import breakers_of
+from ..queue.queues import BUILT_IN_POLICIES, QueuePolicy, limits_of
 from ..registry import REGISTRY, Registry
 from ..settings import Settings
+from ..store import commands
 from .files import SavedFile
 from .job_run import JobRun
 from .stopping import Moment, Stop, StopPoint
@@ -45,6 +47,8 @@ class InMemoryJobs:
         registry: the types there are; None: those that ``@job`` has registered.
         policies: of the queues, where they are not the built-in ones.
         settings: bounds of events, results and files.
+        limits: have the limits of queues and the circuit breakers hold, as they do once a worker has started. What they put
+            off is run when its time has come, so ``drain`` travels over that too.
         time: ``"real"`` waits for what is due instead of moving the clock.
     """
 
@@ -54,6 +58,7 @@ class InMemoryJobs:
         *,
         policies: Mapping[str, QueuePolicy] = BUILT_IN_POLICIES,
         settings: Settings | None = None,
+        limits: bool = False,
         time: Time = "skip",
     ) -> None:
         self._clock = Clock(_now_ms())
@@ -67,6 +72,9 @@ class InMemoryJobs:
         self._registry = REGISTRY if registry is None else registry
         self._policies = policies
         self._is_real = time == "real"
+        if limits:
+            breakers = breakers_of({}, self._registry.dependencies)
+            self.store.run(commands.configure(0, queues=limits_of(policies), dependencies=breakers))
         self._worker = EagerWorker(self.store, self._registry, policies, settings or Settings(env="test"))
 
     @property
@@ -198,7 +206,7 @@ class InMemoryJobs:
             return
         for job_id in ids:
             run = JobRun(self, job_id)
-            if run.state is JobState.QUEUED:
+            if run.state in (JobState.QUEUED, JobState.RUNNING):
                 self.run(run)
 
     def _drive(self, job: JobRun, attempts: int | None, moments: Mapping[str, Moment | None]) -> _Effects:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..store import Command, Keyspace, Outcome, SyncStore
+from ..store import Command, Keyspace, SyncStore
 from ..store.scripts import Script, load_attach
 from .lua import ScriptRunner
 from .valkey import Clock, MemoryValkey
@@ -34,10 +34,12 @@ class MemoryStore(SyncStore):
         super().__init__("redis://in-memory.invalid", keyspace or Keyspace("test"), lease_s=LEASE_MS / 1000)
         self.clock = clock
         self.ids: list[str] = []
-        """The jobs that were submitted, in order."""
+        """All jobs that there were, in the order in which they were stored."""
         self.on_stored: Callable[[list[str]], None] = lambda ids: None
         """Called after jobs were submitted, with their ids."""
-        self.valkey = MemoryValkey(clock)
+        # Where lua/prelude.lua says that what never changes of a job is kept.
+        self._specs = f"{self.keyspace.shard(0)}:m:".encode()
+        self.valkey = MemoryValkey(clock, self._note)
         """What is kept, for tests of this very store."""
         self._runner = ScriptRunner(self.valkey)
         self._lock = threading.RLock()
@@ -45,12 +47,11 @@ class MemoryStore(SyncStore):
     def run(self, command: Command[T]) -> T:
         """Run a command."""
         with self._lock:
+            known = len(self.ids)
             reply = super().run(command)
-            made: list[str] = []
-            if command.script == "enqueue" and isinstance(reply, list):
-                made = [entry.id for entry in reply if entry.outcome is Outcome.CREATED]
-                self.ids += made
-        if made:
+            made = self.ids[known:]
+        # What a worker's step stores, as the next job of a flow, is not submitted by anybody.
+        if made and command.script != "step":
             self.on_stored(made)
         return reply
 
@@ -65,6 +66,10 @@ class MemoryStore(SyncStore):
         """Run ``attach.lua``: ``args`` are the number of keys, the keys, and the arguments."""
         count, *rest = args
         return self._runner.evaluate(load_attach(), rest[:count], rest[count:])
+
+    def _note(self, key: bytes) -> None:
+        if key.startswith(self._specs):
+            self.ids.append(key.removeprefix(self._specs).decode())
 
     def _attach(self, shard: int) -> Any:
         return self.attach(self._attach_args(shard))

@@ -21,10 +21,15 @@ class Clock:
 
 
 class MemoryValkey:
-    """Keys and values. Names, values and replies are bytes, integers and lists, as a script sees them. Not thread-safe."""
+    """Keys and values. Names, values and replies are bytes, integers and lists, as a script sees them. Not thread-safe.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        on_new: called with each key that begins to hold a string.
+    """
+
+    def __init__(self, clock: Clock, on_new: Callable[[bytes], None] = lambda key: None) -> None:
         self._clock = clock
+        self._on_new = on_new
         self._run_id = secrets.token_hex(20)
         self._values: dict[bytes, Any] = {}
         self._expiry_ms: dict[bytes, int] = {}
@@ -103,7 +108,8 @@ class MemoryValkey:
         return [self._do_get(key) for key in keys]
 
     def _do_set(self, key: bytes, value: bytes, *options: bytes) -> bytes:
-        self._do_del(key)
+        if not self._do_del(key):
+            self._on_new(key)
         self._values[key] = value
         if options:
             option, ms = options
