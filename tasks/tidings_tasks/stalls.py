@@ -67,8 +67,17 @@ class StallWatch:
         now: Callable[[], float] = _now,
     ) -> None:
         self._lease_s, self._on_stall, self._now = lease_s, on_stall, now
-        self._cure = _CURE["service" if cloud_run is CloudRun.SERVICE else ""]
+        self._is_service = cloud_run is CloudRun.SERVICE
+        self._cure = _CURE["service" if self._is_service else ""]
         self._due = now()
+
+    def tell_risk(self) -> None:
+        """Warn at the start of a worker, where stalls are to be expected."""
+        if self._is_service:
+            _log.warning(
+                "this is a Cloud Run service: unless its CPU is always allocated, the worker loses its jobs between requests; %s",
+                self._cure,
+            )
 
     def sleeps(self, pause_s: float) -> None:
         """The thread is going to wait for so long at most."""

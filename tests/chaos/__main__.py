@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--lease", type=float, default=usual.lease_s, help="seconds")
     parser.add_argument("--kill-every", type=float, default=usual.worker_kill_every_s, help="seconds")
     parser.add_argument("--store-kills", type=int, default=usual.store_kills)
+    parser.add_argument("--runtime", choices=["tidings", "dramatiq"], default=usual.runtime)
     parser.add_argument("--check", type=Path, metavar="HISTORY", help="only judge a history that was kept")
     given = parser.parse_args()
     if given.check is not None:
@@ -37,6 +38,7 @@ def main() -> int:
     size = Size(
         jobs=given.jobs, workers=given.workers, duration_s=given.duration, lease_s=given.lease,
         worker_kill_every_s=given.kill_every, store_kills=given.store_kills,
+        runtime=given.runtime,
     )  # fmt: skip
     directory = Path(tempfile.mkdtemp(prefix="tidings-chaos-"))
     print(f"seed {seed}; the history is kept in {directory}", flush=True)

@@ -52,6 +52,16 @@ def test_the_log_says_what_to_do(
     assert advice in caplog.text
 
 
+def test_a_worker_warns_at_its_start_on_a_service_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Before anything has happened; elsewhere there is nothing to warn of."""
+    with caplog.at_level(logging.WARNING):
+        for cloud_run in (None, CloudRun.JOB, CloudRun.WORKER_POOL):
+            watch(Clock(), [], cloud_run).tell_risk()
+        assert not caplog.records
+        watch(Clock(), [], CloudRun.SERVICE).tell_risk()
+    assert "always allocated" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("environ", "found"),
     [

@@ -91,6 +91,7 @@ class Committer:
         """Begin, with ``logging`` inside actors reaching their jobs' logs."""
         self._logging.enter_context(job_logging(lambda: None))
         logging.getLogger("dramatiq.worker.WorkerThread").addFilter(_is_true_here)
+        self._stalls.tell_risk()
         self._thread.start()
         self._heartbeat.start()
 

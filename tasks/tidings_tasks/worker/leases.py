@@ -40,6 +40,7 @@ class LeaseKeeper:
 
     def start(self) -> None:
         """Begin."""
+        self._stalls.tell_risk()
         self._thread.start()
 
     async def aclose(self) -> None:
