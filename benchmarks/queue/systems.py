@@ -41,6 +41,8 @@ class System:
     producer: Sequence[str]
     jobs: Mapping[str, str]
     count_done: Callable[[Any], int] | None = None
+    slowness: int = 1
+    """It gets so many times fewer jobs, so that a round ends."""
     fault: Callable[[], str | None] = lambda: None
     version: Callable[[], str] = lambda: ""
 
