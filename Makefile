@@ -11,6 +11,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; d
 TEST_PROCESSES ?= 2
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+QUEUE_PEERS := celery rq arq taskiq dramatiq
 NODE_PACKAGES := socket.io-client@4.8.4 typescript@5.9.3
 
 help:
@@ -18,6 +19,7 @@ help:
 	@echo "make test    run all tests"
 	@echo "make bench   ratios to a peer, in one run"
 	@echo "make chaos   2,000 jobs while workers and the store are killed; ARGS='--seed N' repeats a run"
+	@echo "make bench-queue   the queue beside BullMQ, Celery, RQ, arq, taskiq and Dramatiq (docs/performance.md)"
 	@echo "make check   lint, types, layers: the fast part of CI"
 
 # A plain command: make then starts it without a shell between, and is the parent whose end it notices.
@@ -45,6 +47,9 @@ bench: .venv/installed-test
 chaos: .venv/installed-test
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+bench-queue: .venv/installed-test .venv/node-bench/installed $(QUEUE_PEERS:%=.venv/peers/%/installed)
+	$(BIN)/python -m benchmarks.queue $(ARGS)
+
 $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo "error: there is no Python 3.11 or newer on PATH; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
@@ -65,4 +70,19 @@ $(BIN)/python:
 	@mkdir -p .venv/node
 	@if command -v npm >/dev/null; then \
 	npm install --prefix .venv/node --no-save --no-package-lock --no-audit --no-fund --loglevel=error $(NODE_PACKAGES); fi
+	@touch $@
+
+# Whom the queue is measured beside: no part of the project, each in an environment of its own, since they want different
+# versions of the same libraries. What cannot be installed is skipped there.
+.venv/peers/%/installed: benchmarks/queue/requirements/%.txt | $(BIN)/python
+	@$(BIN)/python -m venv .venv/peers/$*
+	@.venv/peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< \
+	|| { echo "skipped: $* cannot be installed" >&2; rm -rf .venv/peers/$*; mkdir -p .venv/peers/$*; }
+	@touch $@
+
+.venv/node-bench/installed: Makefile
+	@mkdir -p .venv/node-bench
+	@if command -v npm >/dev/null; then \
+	npm install --prefix .venv/node-bench --no-save --no-package-lock --no-audit --no-fund --loglevel=error bullmq@5.81.5 \
+	|| echo "skipped: bullmq cannot be installed" >&2; fi
 	@touch $@

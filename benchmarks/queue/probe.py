@@ -40,7 +40,7 @@ def begin() -> None:
     global _begun
     _begun += 1
     if _begun == 1:
-        _write("first", {"at_ms": now_ms(), "cpu_s": time.process_time()})
+        _write("first", {"at_ms": now_ms(), "cpu_s": time.process_time(), "pid": os.getpid()})
 
 
 def end() -> None:
@@ -49,7 +49,7 @@ def end() -> None:
     with _lock:
         _ended += 1
     if _ended == _JOBS:
-        _write("last", {"at_ms": now_ms(), "cpu_s": time.process_time()})
+        _write("last", {"at_ms": now_ms()})
 
 
 def pick_up(sent_ms: float) -> None:

@@ -78,11 +78,11 @@ TIDINGS = System(
 )
 
 
-def _python_peer(name: str, title: str, package: str) -> System:
+def _python_peer(name: str, title: str, *, slowness: int = 1) -> System:
     python = _VENVS / name / "bin" / "python"
 
     def read_version() -> str:
-        code = f"import importlib.metadata as m; print(m.version({package!r}))"
+        code = f"import importlib.metadata as m; print(m.version({name!r}))"
         return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
     return System(
@@ -91,7 +91,8 @@ def _python_peer(name: str, title: str, package: str) -> System:
         worker=[str(python), "-m", f"{_PEERS}.{name}_peer", "worker"],
         producer=[str(python), "-m", f"{_PEERS}.{name}_peer"],
         jobs={"noop": "noop", "pickup": "pickup"},
-        fault=lambda: None if python.exists() else f"{package} is not installed: run `make bench-queue`",
+        slowness=slowness,
+        fault=lambda: None if python.exists() else f"{name} is not installed: run `make bench-queue`",
         version=read_version,
     )
 
@@ -108,6 +109,11 @@ PEERS = [
         fault=_bullmq_fault,
         version=_bullmq_version,
     ),
+    _python_peer("celery", "Celery", slowness=10),
+    _python_peer("rq", "RQ", slowness=20),
+    _python_peer("arq", "arq", slowness=10),
+    _python_peer("taskiq", "taskiq", slowness=5),
+    _python_peer("dramatiq", "Dramatiq", slowness=5),
 ]
 
 
@@ -122,9 +128,10 @@ def environ(
     """The environment of all processes of a measurement: nothing of the machine's settings, the same for all systems."""
     bare = ("PORT", "SOCKET_PORT", "JWT_SECRET", "CORS_ORIGIN", "LOG_LEVEL", "TIDINGS_", "REDIS_", "WORKER_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(bare)}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return kept | {
         "BENCH_URL": url, "BENCH_SOCKET": socket, "BENCH_NOTES": str(notes), "BENCH_JOBS": str(jobs),
-        "BENCH_CONCURRENCY": str(concurrency), "NODE_PATH": str(_NODE_MODULES), "PYTHONPATH": os.pathsep.join(sys.path),
+        "BENCH_CONCURRENCY": str(concurrency), "NODE_PATH": str(_NODE_MODULES), "PYTHONPATH": path,
         "REDIS_URL": url, "TIDINGS_DATA_DIR": str(data_dir), "WORKER_CONCURRENCY": str(concurrency),
         "TIDINGS_QUEUES": json.dumps({"bench": {"concurrency": concurrency}}), "LOG_LEVEL": "warning",
     }  # fmt: skip

@@ -17,8 +17,8 @@ function write(name, value) {
 async function work() {
   let begun = 0, ended = 0;
   const latenciesMs = [];
-  const begin = () => { if (++begun === 1) write('first', { at_ms: nowMs(), cpu_s: cpuS() }); };
-  const end = () => { if (++ended === jobs) write('last', { at_ms: nowMs(), cpu_s: cpuS() }); };
+  const begin = () => { if (++begun === 1) write('first', { at_ms: nowMs(), cpu_s: cpuS(), pid: process.pid }); };
+  const end = () => { if (++ended === jobs) write('last', { at_ms: nowMs() }); };
   const functions = {
     async noop() { begin(); end(); },
     async progress(job) {
