@@ -113,10 +113,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--jobs", type=int, help="jobs of one measurement, in the place of each scenario's own"
     )
     parser.add_argument("--concurrency", type=int, default=50, help="jobs at once in one worker process")
-    parser.add_argument("--kept", type=int, default=1_000_000, help="growth: finished jobs in the store")
+    parser.add_argument(
+        "--kept", type=int, help="growth: finished jobs in the store [1,000,000; with --quick 2,000]"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure as JSON")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else 5)
+    options.kept = options.kept or (2_000 if options.quick else 1_000_000)
     options.scenarios = options.scenarios or list(SCENARIOS)
     return options
 

@@ -26,7 +26,8 @@ _WAITING = 100_000
 
 def measure_growth(bench: Bench, options: argparse.Namespace) -> list[Run]:
     """Measure memory, then drain and pick-up in the empty and in the full store. "peer" is the empty one."""
-    jobs, picked, kept = (500, 20, 2_000) if options.quick else (20_000, 150, options.kept)
+    kept = options.kept
+    jobs, picked = (500, 20) if options.quick else (20_000, 150)
     waiting = 2_000 if options.quick else _WAITING
     runs = [Run("memory", "tidings", 0, {"bytes_per_job": _bytes_per_waiting_job(bench, waiting)})]
     for is_full in (False, True):

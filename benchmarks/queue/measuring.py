@@ -54,7 +54,8 @@ class Bench:
             else:
                 self._wait(worker, lambda: system.count_done(self.store.client) - done_before >= jobs)
                 ended_ms = time.monotonic_ns() / 1e6
-            worker_cpu_s = _cpu_s(worker) - worker_cpu_s
+            # The system counts in steps of 10 ms, so of very few jobs it may know nothing yet.
+            worker_cpu_s = max(0.0, _cpu_s(worker) - worker_cpu_s)
             store_cpu_s = self.store.cpu_s() - store_cpu_s
         return {
             "jobs_per_s": jobs / (ended_ms - first["at_ms"]) * 1000,

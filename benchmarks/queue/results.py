@@ -48,8 +48,8 @@ class Row:
     runs: dict[str, list[float]]
 
     def to_json(self) -> dict[str, Any]:
-        """As it goes into the file."""
-        return asdict(self)
+        """As it goes into the file; what is not known is null there."""
+        return {key: None if value != value else value for key, value in asdict(self).items()}
 
 
 def make_rows(runs: Sequence[Run]) -> list[Row]:
