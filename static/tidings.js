@@ -23,7 +23,7 @@
 
 import { TidingsError, asTidingsError } from "./tidings/errors.js";
 import { Link } from "./tidings/link.js";
-import { Memory, PageStorage, memoryOf } from "./tidings/memory.js";
+import { Memory, PageStorage, memoryOf, statusAfter } from "./tidings/memory.js";
 import { BEGINNING } from "./tidings/position.js";
 import { Rest } from "./tidings/rest.js";
 import { Backoff, Slots, pause } from "./tidings/timing.js";
@@ -323,30 +323,6 @@ export class Tidings extends EventTarget {
   #announce(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
     if (name === "state") for (const topic of this.#topics.values()) topic.tellState(detail);
-  }
-}
-
-/**
- * What an event tells of its job's state.
- * @param {JobEvent} event
- * @returns {Partial<RememberedJob>}
- */
-function statusAfter({ kind, data }) {
-  switch (kind) {
-    case "progress":
-      return { status: "running", progress: data };
-    case "started":
-      return { status: "running" };
-    case "scheduled":
-    case "queued":
-    case "retrying":
-    case "completed":
-    case "failed":
-    case "cancelled":
-      return { status: kind };
-    default:
-      // It tells nothing of the state, or a newer release speaks of what this one does not know.
-      return {};
   }
 }
 

@@ -1,7 +1,7 @@
 /** What a browser remembers of the jobs it follows, so that a reload picks them up where it left them. */
 
 /**
- * @import {Job, JobState, Progress} from "./types.js"
+ * @import {Job, JobEvent, JobState, Progress} from "./types.js"
  */
 
 import { parsePosition } from "./position.js";
@@ -126,6 +126,30 @@ function isRemembered(job) {
     return false;
   }
   return typeof job.id === "string" && typeof job.type === "string" && typeof job.status === "string";
+}
+
+/**
+ * What an event tells of its job's state.
+ * @param {JobEvent} event
+ * @returns {Partial<RememberedJob>}
+ */
+export function statusAfter({ kind, data }) {
+  switch (kind) {
+    case "progress":
+      return { status: "running", progress: data };
+    case "started":
+      return { status: "running" };
+    case "scheduled":
+    case "queued":
+    case "retrying":
+    case "completed":
+    case "failed":
+    case "cancelled":
+      return { status: kind };
+    default:
+      // It tells nothing of the state, or a newer release speaks of what this one does not know.
+      return {};
+  }
 }
 
 /**

@@ -77,6 +77,18 @@ async def test_a_gap_before_a_burst_is_asked_for_once(page: Page, double: Double
     assert await seen(page) == list(range(2, 12))
 
 
+async def test_an_event_of_an_unknown_kind_keeps_its_place(page: Page, double: Double) -> None:
+    """As a newer worker writes it: it is told like any other, and ends nothing."""
+    job = double.add_job()
+    await start_watch(page, double, job.id)
+    await until_seen(page, 1)
+    await double.tell(job, job.append("asking_again", {"prompt": "?"}))
+    await double.tell(job, job.append("output", {"chunk": "a"}))
+    assert (await _finish(double, job, page))["status"] == "completed"
+    assert await seen(page) == [1, 2, 3, 4]
+    assert double.subscribes == ["0"]
+
+
 async def test_folded_progress_is_no_gap(page: Page, double: Double) -> None:
     """`prev` declares what was left out; nothing is asked for."""
     job = double.add_job()

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Memory, PageStorage } from "../../../static/tidings/memory.js";
+import { Memory, PageStorage, statusAfter } from "../../../static/tidings/memory.js";
 import { Tokens, subjectOf } from "../../../static/tidings/tokens.js";
 
 const job = (id, more = {}) => ({ id, type: "demo.steps", status: "running", position: "a:1", progress: null, created_at: null, ...more });
@@ -81,4 +81,14 @@ test("renewals asked for at the same time are one call", async () => {
 test("a token function that fails says so in words", async () => {
   await assert.rejects(new Tokens(() => { throw new Error("no session"); }).get(), { code: "unauthenticated", message: /no session/ });
   await assert.rejects(new Tokens(() => "").get(), { code: "unauthenticated" });
+});
+
+test("an event tells the state it leads to, and one of an unknown kind tells none", () => {
+  const after = (/** @type {string} */ kind) => statusAfter(/** @type {any} */ ({ kind, data: { percent: 5 } }));
+  assert.deepEqual(after("started"), { status: "running" });
+  assert.deepEqual(after("progress"), { status: "running", progress: { percent: 5 } });
+  for (const kind of ["scheduled", "queued", "retrying", "completed", "failed", "cancelled"]) {
+    assert.deepEqual(after(kind), { status: kind });
+  }
+  for (const kind of ["log", "output", "cancelling", "asking_again"]) assert.deepEqual(after(kind), {});
 });
