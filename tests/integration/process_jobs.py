@@ -71,7 +71,6 @@ def endless(ctx: SyncJobContext, input: Wish) -> None:
 @job("proc.waits", process=True)
 def waits(ctx: SyncJobContext, input: Wish) -> str:
     ctx.output("started")
-    ctx.flush()
     try:
         while True:
             if input.how == "deaf":

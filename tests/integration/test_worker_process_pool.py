@@ -19,6 +19,7 @@ import redis.asyncio
 from tests.integration import process_jobs
 from tests.integration.process_jobs import Wish
 from tests.integration.running import Jobs, RunningWorker, open_jobs, running_worker
+from tests.integration.test_worker_health import ask
 from tests.integration.worker_processes import worker_environ, worker_process
 from tests.support.timing import eventually, scaled
 from tidings.protocol import JobState
@@ -299,7 +300,7 @@ async def test_children_die_with_a_killed_worker(
 
 
 async def test_sigterm_hands_back_from_processes_and_threads_in_time(
-    jobs: Jobs, valkey_url: str, keyspace: Keyspace, tmp_path: Path
+    jobs: Jobs, valkey_url: str, keyspace: Keyspace, tmp_path: Path, unused_tcp_port: int
 ) -> None:
     """Real processes: exit 0 within the grace and two seconds, no try burnt, nothing claimed any more."""
     (tmp_path / "stubborn.py").write_text(
@@ -334,13 +335,21 @@ async def test_sigterm_hands_back_from_processes_and_threads_in_time(
     async def async_(ctx: JobContext) -> None: ...
 
     grace_s = 1.0
-    environ = worker_environ(valkey_url, keyspace, tmp_path, shutdown_grace_s=grace_s)
+    environ = worker_environ(
+        valkey_url, keyspace, tmp_path, shutdown_grace_s=grace_s, worker_port=unused_tcp_port
+    )
+
+    async def is_stopping() -> bool:
+        _, found = await ask(unused_tcp_port, "/health/ready")
+        return found is not None and "stopping" in found["reasons"]
+
     with worker_process("stubborn", environ=environ, cwd=tmp_path) as running:
         ids = [await Jobs(jobs.store, registry).submit(kind) for kind in (thread, process, async_)]
         for job_id in ids:
             await jobs.until_kind(job_id, "output", timeout_s=30)
         began_at = time.monotonic()
         running.send_signal(signal.SIGTERM)
+        await eventually(is_stopping)
         late = await Jobs(jobs.store, registry).submit(thread)
         assert await asyncio.to_thread(_wait, running) == 0
         took_s = time.monotonic() - began_at
