@@ -12,6 +12,7 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq.middleware import AgeLimit, Callbacks, CurrentMessage, Pipelines, Retries, TimeLimit
+from dramatiq.worker import ConsumerThread, WorkerThread
 
 from tests.integration.running import Jobs, open_jobs, running_worker
 from tidings.protocol import JobState, is_job_id
@@ -373,3 +374,25 @@ async def test_job_type_sent_as_an_actor_is_the_same_job(broker: TidingsBroker, 
     assert record.spec.type == "report.rows"
     assert not record.spec.is_plain_actor
     assert record.queue == "reports"
+
+
+@pytest.mark.parametrize("kind", [WorkerThread, ConsumerThread])
+def test_stock_worker_that_is_stopped_as_it_starts_ends(
+    broker: TidingsBroker, monkeypatch: pytest.MonkeyPatch, kind: type[Any]
+) -> None:
+    """Its threads say that they run when they come to it; on a busy machine that is after they were told to stop."""
+
+    @dramatiq.actor
+    def note() -> None: ...
+
+    run = kind.run
+
+    def run_late(self: Any) -> None:
+        threading.Event().wait(0.3)
+        run(self)
+
+    monkeypatch.setattr(kind, "run", run_late)
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
+    worker.start()
+    worker.stop(timeout=2_000)
+    assert not [thread for thread in [*worker.workers, *worker.consumers.values()] if thread.is_alive()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ FOLLOWED: ContextVar[Tenant | None] = ContextVar("tidings_followed_tenant", defa
 """Whose job has just ended here: messages that Pipelines and Callbacks send for it are theirs too."""
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
+_BEGIN_S, _LOOK_S = 5.0, 0.005
 
 
 async def _probe() -> None: ...
@@ -62,6 +64,13 @@ def native_coroutine(actor: dramatiq.Actor[..., Any]) -> Any:
     """Return the ``async`` function of an actor, from behind Dramatiq's bridge; None when it is a plain one."""
     fn: Any = actor.fn
     return fn.__wrapped__ if getattr(fn, "__code__", None) is _BRIDGE else None
+
+
+def _let_begin(threads: Sequence[Any]) -> None:
+    # Each says by itself that it runs; one that is told to stop before that would run for ever.
+    give_up = time.monotonic() + _BEGIN_S
+    while any(t.is_alive() and not t.running for t in threads) and time.monotonic() < give_up:
+        time.sleep(_LOOK_S)
 
 
 class Policy(Middleware):
@@ -80,6 +89,7 @@ class Policy(Middleware):
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """Have the stock worker claim no more, and hand back what it has claimed and not begun."""
         if isinstance(worker, dramatiq.Worker):
+            _let_begin([*worker.workers, *worker.consumers.values()])
             broker.stop_claiming()
             # Dramatiq does so too, but only when the last running actor has ended, which may take minutes.
             for item in iter_queue(worker.work_queue):  # type: ignore[no-untyped-call]  # Dramatiq's own
