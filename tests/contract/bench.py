@@ -54,6 +54,7 @@ READING = {
     "read_durations", "read_queues", "read_breakers", "read_dead_groups", "list_dead",
     "list_schedules", "read_schedule", "due_schedules",
 }  # fmt: skip
+TIMED = (":due", ":lease", ":exp", ":gates", ":done")
 MOVING = {"cancel", "delete", "change", "purge_queue", "release_dead", "drop_schedule"}
 """What says at a repeat that there is nothing left to do."""
 
@@ -105,8 +106,17 @@ class Bench:
         self.begin_generation()
 
     def snapshot(self, shard: int = 0) -> Snapshot:
-        """Return everything the store keeps of a shard."""
-        return take_snapshot(self.raw, self.keyspace.shard(shard))
+        """Return everything the store keeps of a shard, but for the time before which nothing falls due: that is a bound."""
+        found = dict(take_snapshot(self.raw, self.keyspace.shard(shard)))
+        bound = found.pop(":next", None)
+        reap_from_ms = float(found[":meta"].content.get(b"reap", 0)) if ":meta" in found else 0
+        times = [
+            max(score, reap_from_ms) if index == ":lease" else score
+            for index in TIMED if index in found for score in found[index].content.values()
+        ]  # fmt: skip
+        if bound is not None and times:
+            assert float(bound.content) <= min(times), "something falls due unnoticed"
+        return found
 
     def key(self, name: str) -> str:
         """Return the full name of a key, given without the shard's prefix."""

@@ -136,7 +136,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert reply.codes == codes
             assert [(c.id, c.attempt, c.tries) for c in reply.claims] == claims
             assert all(c.spec == self.model.jobs[c.id].submission.spec for c in reply.claims)
-            assert reply.next_due_ms == next_due_ms
+            if reply.next_due_ms is not None and next_due_ms is not None:
+                assert 0 <= reply.next_due_ms <= next_due_ms
+            assert next_due_ms is None or reply.next_due_ms is not None
             assert reply.now_ms == self.model.now_ms
 
         self.do(act)

@@ -43,7 +43,7 @@ _STORE = (*_FLOWS, "storing")
 # jobs how that is done.
 _MORE = {
     "enqueue": _STORE,
-    "step": ("gates", *_FLOWS),
+    "step": ("gates", *_FLOWS, "writing", "upkeep", "claiming"),
     "cancel": ("gates", *_FLOWS),
     "change": ("gates", *_FLOWS),
     "purge_queue": ("gates", *_FLOWS),

@@ -38,7 +38,7 @@ else
       outcome = 'changed'
       keep_opening(job)
       set(job, 'd', due_ms)
-      put(P .. ':due', job.id, due_ms)
+      put_timed(P .. ':due', job.id, due_ms)
       emit(job, 'scheduled', scheduled_data(job))
       wakes[job.q] = true
     end

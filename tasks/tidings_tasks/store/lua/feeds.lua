@@ -4,22 +4,29 @@ local FEED_MAX_ENTRIES, FEED_DATA_MAX_BYTES = 1000, 8192
 local FEED_LOG_KEPT_MS, FEED_HEAD_KEPT_MS, FEED_TTL_SET_EVERY_MS = 2592000000, 34560000000, 86400000
 
 local feeds, feeds_of_owner
-local unpublished -- a feed shows only a job's latest progress, so of one script's only the last is published there
 
-begin_with(function() feeds, feeds_of_owner, unpublished = {}, {}, {} end)
+begin_with(function() feeds, feeds_of_owner = {}, {} end)
 
+-- A job's feeds. `is_heard` tells whether somebody listens to one.
 local function feeds_of(job)
   local found = feeds_of_owner[job.ow]
   if not found then
-    local names = { 'o:' .. job.ow, 'all' }
+    local names, channels, new = { 'o:' .. job.ow, 'all' }, {}, {}
     local org = string.match(job.ow, '^([^/]+)/')
     if org then names[3] = 'g:' .. org end
     found = {}
     for i, name in ipairs(names) do
-      feeds[name] = feeds[name] or { name = name, open = P .. ':w:' .. name, channel = P .. ':fc:' .. name }
-      found[i] = feeds[name]
+      local feed = feeds[name]
+      if not feed then
+        feed = { name = name, open = P .. ':w:' .. name, channel = P .. ':fc:' .. name }
+        feeds[name] = feed
+        new[#new + 1], channels[#channels + 1] = feed, feed.channel
+      end
+      found[i] = feed
     end
     feeds_of_owner[job.ow] = found
+    local listeners = call('PUBSUB', 'SHARDNUMSUB', unpack(channels))
+    for i, feed in ipairs(new) do feed.is_heard = listeners[2 * i] > 0 end
   end
   return found
 end
@@ -38,7 +45,7 @@ local function feed_append(feed, text)
   end
   feed.n = feed.n + 1
   feed.new[#feed.new + 1] = text
-  publish(feed.channel, feed.e .. ':' .. int(feed.n), text)
+  if feed.is_heard then call('SPUBLISH', feed.channel, feed.e .. ':' .. feed.n .. '\n' .. text) end
 end
 
 local function save_feed(feed)
@@ -46,20 +53,19 @@ local function save_feed(feed)
   local added = #feed.new
   local length = call('RPUSH', log, unpack(feed.new, math.max(1, added - FEED_MAX_ENTRIES + 1)))
   if length > FEED_MAX_ENTRIES then call('LTRIM', log, -FEED_MAX_ENTRIES, -1) end
-  call('HSET', key, 'n', int(feed.n))
+  call('HSET', key, 'n', feed.n)
   if feed.is_forked then call('HSET', key, 'e', feed.e, 'g', GEN, 'fk', feed.fk) end
   if length <= added or NOW - feed.ttl_set_ms >= FEED_TTL_SET_EVERY_MS then
-    call('HSET', key, 'x', int(NOW))
+    call('HSET', key, 'x', NOW)
     call('PEXPIRE', key, FEED_HEAD_KEPT_MS)
     call('PEXPIRE', log, FEED_LOG_KEPT_MS)
   end
   feed.new = nil
 end
 
-local function publish_progress(job)
-  local text = unpublished[job.id]
-  if not text then return end
-  for _, feed in ipairs(feeds_of(job)) do publish(feed.channel, '-', text) end
-  unpublished[job.id] = nil
+-- A feed passes progress on without a number, and does not keep it.
+local function pass_progress(job, text)
+  for _, feed in ipairs(feeds_of(job)) do
+    if feed.is_heard then call('SPUBLISH', feed.channel, '-\n' .. text) end
+  end
 end
-

@@ -81,9 +81,7 @@ local function breaker_numbers(name)
   return numbers[1], numbers[2], numbers[3]
 end
 
-local function open_gate_at(gate, ms)
-  put(P .. ':gates', gate, ms)
-end
+local function open_gate_at(gate, ms) put_timed(P .. ':gates', gate, ms) end
 
 local function park(job, gate, score)
   put(P .. ':q:' .. job.q, job.id, false)
@@ -248,4 +246,14 @@ local function open_gate(gate)
     if many < 1 then return open_gate_at(gate, opens_at(bucket)) end
   end
   if let_return(gate, many) > 0 then open_gate_at(gate, NOW + (rate and math.ceil(rate[2] / rate[1]) or 1)) end
+end
+
+-- Queues that may run so many at once have room again where jobs ended.
+local function wake_for_room()
+  for field, difference in pairs(counts[':qn'] or {}) do
+    if difference < 0 and string.sub(field, 1, 2) ~= 'w:' then
+      local limits = limits_of(field)
+      if limits and limits.mr then wakes[field] = true end
+    end
+  end
 end

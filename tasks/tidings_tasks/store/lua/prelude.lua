@@ -19,6 +19,7 @@
 --   :h:<gate>    zset    the running jobs that hold a concurrency key, by when they began, ms
 --   :b:<gate>    string  a token bucket: when it is full again, ms                  :gates   zset    gates by when they open, ms
 --   :br          hash    <dependency>: its circuit breaker (MessagePack)
+--   :next        string  nothing falls due before, ms: a lower bound over :due, :lease, :exp, :gates and :done
 --   :due         zset    scheduled and retrying jobs by due time, ms                :lease   zset    <id>:<attempt> by expiry, ms
 --   :exp         zset    waiting jobs that may not begin any more after a time, by it, ms
 --   :done        zset    ended jobs by the time their retention ends, ms            :o:<owner>  zset  an owner's ended jobs, by id
@@ -46,12 +47,14 @@
 --   which step, nd true: its input refers to results of others, fl how many steps it has, being a flow
 
 local FORKS_KEPT = 16
+local FOREVER = 9007199254740991 -- ms; Lua counts no further
 local MAX_ARGS = 2000 -- even; Lua cannot unpack more than some 8,000 values
 
 local GEN, REAP_FROM, NOW, ISO
+local NEXT -- :next; nil while it is not known, FOREVER while nothing waits for its time
 local texts -- keys and values to be set together
 local jobs, changed
-local messages -- channel, position in a feed or false, envelope, and again
+local told -- what the jobs' channels are to be told: id, envelope (or false), and of progress its seq, attempt and data; and again
 local indexes -- members to be put into sorted sets (a score) or taken out (false): key -> member -> score
 local counts -- hash -> field -> difference
 local wakes -- queues whose waiting worker is to look again
@@ -62,13 +65,14 @@ local function put_text(key, value)
 end
 
 begin_with(function()
-  texts, jobs, changed, messages, indexes, counts, wakes = {}, {}, {}, {}, {}, {}, {}
+  texts, jobs, changed, told, indexes, counts, wakes = {}, {}, {}, {}, {}, {}, {}
   local meta = call('HMGET', P .. ':meta', 'gen', 'reap')
   GEN, REAP_FROM = meta[1], tonumber(meta[2] or 0)
   if not GEN then return redis.error_reply('DETACHED the store was emptied; attach again') end
-  local t, seen = call('TIME'), tonumber(call('GET', P .. ':clock') or 0)
-  NOW = t[1] * 1000 + math.floor(t[2] / 1000)
-  if NOW <= seen then NOW = seen else put_text(P .. ':clock', int(NOW)) end
+  local t, kept = call('TIME'), call('MGET', P .. ':clock', P .. ':next')
+  local seen = tonumber(kept[1] or 0)
+  NOW, NEXT = t[1] * 1000 + math.floor(t[2] / 1000), tonumber(kept[2])
+  if NOW <= seen then NOW = seen else put_text(P .. ':clock', NOW) end
   ISO = iso(NOW)
 end)
 
@@ -115,30 +119,35 @@ local function save_record(id, job)
   job.id = id
 end
 
-local function publish(channel, position, text)
-  local at = #messages
-  messages[at + 1], messages[at + 2], messages[at + 3] = channel, position, text
+local function tell(id, text, seq, attempt, data)
+  local at = #told
+  told[at + 1], told[at + 2], told[at + 3], told[at + 4], told[at + 5] = id, text, seq, attempt, data
 end
 
--- Only what somebody listens to is sent: subscribers are on the node that runs the scripts.
+-- Only what somebody listens to is sent, or even made: subscribers are on the node that runs the scripts.
 local function publish_all()
-  local channels, listeners = {}, {}
-  for i = 1, #messages, 3 do
-    local channel = messages[i]
-    if not listeners[channel] then
-      listeners[channel] = 0
-      channels[#channels + 1] = channel
+  local ids, channels, listened = {}, {}, {}
+  for i = 1, #told, 5 do
+    local id = told[i]
+    if listened[id] == nil then
+      listened[id] = false
+      ids[#ids + 1] = id
+      channels[#channels + 1] = P .. ':c:' .. id
     end
   end
   for to, from in runs(channels) do
     local found = call('PUBSUB', 'SHARDNUMSUB', unpack(channels, from, to))
-    for i = 1, #found, 2 do listeners[found[i]] = found[i + 1] end
+    for i = 2, #found, 2 do
+      if found[i] > 0 then listened[ids[from + i / 2 - 1]] = found[i - 1] end
+    end
   end
-  for i = 1, #messages, 3 do
-    local channel, position, text = messages[i], messages[i + 1], messages[i + 2]
-    if listeners[channel] > 0 then call('SPUBLISH', channel, position and position .. '\n' .. text or text) end
+  for i = 1, #told, 5 do
+    local id = told[i]
+    if listened[id] then
+      call('SPUBLISH', listened[id], told[i + 1] or envelope(id, GEN, told[i + 2], 'progress', ISO, told[i + 3], told[i + 4]))
+    end
   end
-  messages = {}
+  told = {}
 end
 
 local function add_fork(forks, epoch, head)
@@ -157,12 +166,20 @@ local function put(key, member, score)
   members[member] = score
 end
 
+local TIMED = { ':due', ':lease', ':exp', ':gates', ':done' }
+
+-- The same in one of those that are kept by time.
+local function put_timed(key, member, ms)
+  put(key, member, ms)
+  if NEXT and ms < NEXT then NEXT = ms end
+end
+
 local function flush_indexes()
   for key, members in pairs(indexes) do
     local added, removed = {}, {}
     for member, score in pairs(members) do
       if score then
-        added[#added + 1] = int(score)
+        added[#added + 1] = score
         added[#added + 1] = member
       else
         removed[#removed + 1] = member

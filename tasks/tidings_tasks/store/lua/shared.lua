@@ -49,10 +49,16 @@ end
 
 local function decode_record(text) return setmetatable(cmsgpack.unpack(text), RECORD) end
 
--- The parts of an envelope before and behind the place of "prev".
-local function envelope(id, job, kind, at, data)
-  return '{"job_id":"' .. id .. '","epoch":"' .. job.e .. '","seq":' .. int(job.n),
-    ',"kind":"' .. kind .. '","at":"' .. at .. '","attempt":' .. int(job.a) .. ',"data":' .. data .. '}'
+-- Numbers up to 14 digits are joined as they are: Lua writes them whole.
+local function envelope(id, epoch, seq, kind, at, attempt, data)
+  return '{"job_id":"' .. id .. '","epoch":"' .. epoch .. '","seq":' .. seq .. ',"kind":"' .. kind .. '","at":"' .. at ..
+    '","attempt":' .. attempt .. ',"data":' .. data .. '}'
+end
+
+-- The same of an event that follows directly on seq `prev`, because progress before it was folded away.
+local function folded_envelope(id, epoch, seq, prev, kind, at, attempt, data)
+  return '{"job_id":"' .. id .. '","epoch":"' .. epoch .. '","seq":' .. seq .. ',"prev":' .. prev .. ',"kind":"' .. kind ..
+    '","at":"' .. at .. '","attempt":' .. attempt .. ',"data":' .. data .. '}'
 end
 
 local function queued_data(job, reason)
@@ -64,8 +70,5 @@ local function scheduled_data(job) return '{"run_at":"' .. iso(job.d) .. '"}' en
 -- The first event of a job that has no second one yet. It is made when it is asked for: a log of its own for each
 -- job that only waits would take a quarter of its memory.
 local function opening_event(id, job)
-  local kind = job.d and 'scheduled' or 'queued'
-  local first = { e = job.e, n = 1, a = 0 }
-  local head, tail = envelope(id, first, kind, iso(job.c), job.d and scheduled_data(job) or queued_data(job))
-  return head .. tail
+  return envelope(id, job.e, 1, job.d and 'scheduled' or 'queued', iso(job.c), 0, job.d and scheduled_data(job) or queued_data(job))
 end

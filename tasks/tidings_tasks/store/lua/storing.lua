@@ -133,7 +133,7 @@ local function replace(entry)
   put_text(spec, entry.wanted.spec)
   if job.fl then keep_plan(job, entry.wanted.options.fl) end
   set(job, 'd', due_ms)
-  put(P .. ':due', job.id, due_ms)
+  put_timed(P .. ':due', job.id, due_ms)
   emit(job, 'scheduled', scheduled_data(job))
 end
 

@@ -13,13 +13,106 @@ local EDGES = {
 }
 local TERMINAL = { completed = 1, failed = 1, cancelled = 1 }
 
+local opened -- jobs whose first event was put into the log before their second one
+local folds -- jobs with progress that is not in their logs yet -> its data, and the head before it
+
+begin_with(function() opened, folds = {}, {} end)
+
+local function trim(job, length)
+  local log = P .. ':e:' .. job.id
+  while length > 1 and (length > LOG_MAX_ENTRIES or job.b > LOG_MAX_BYTES) do
+    local gone = call('LPOP', log)
+    length = length - 1
+    job.b = job.b - #gone
+  end
+end
+
+-- Put the first event into the log while the record still says what it says; an event must follow in the same script.
+local function keep_opening(job)
+  if job.n ~= 1 or opened[job.id] then return end
+  call('RPUSH', P .. ':e:' .. job.id, opening_event(job.id, job))
+  opened[job.id] = true
+end
+
+local function enter_generation(job)
+  job.fk = add_fork(job.fk, job.e, job.n)
+  job.e = GEN
+  job.lk = nil
+end
+
+-- Put a script's run of progress into the log: one entry, in the place of progress right before it, and it says so by prev. The newest
+-- is never folded away.
+local function save_fold(job, fold)
+  local id, log = job.id, P .. ':e:' .. job.id
+  folds[id] = nil
+  local base, size = string.match(job.lk, '^(%d+):(%d+)$')
+  local prev = base or job.n - fold.head > 1 and fold.head
+  local stored = prev and folded_envelope(id, GEN, job.n, prev, 'progress', ISO, fold.attempt, fold.data)
+    or envelope(id, GEN, job.n, 'progress', ISO, fold.attempt, fold.data)
+  job.b = job.b + #stored - tonumber(size or 0)
+  if base then
+    call('LSET', log, -1, stored)
+    if job.b > LOG_MAX_BYTES then trim(job, call('LLEN', log)) end
+  else
+    local length = call('RPUSH', log, stored)
+    if length > LOG_MAX_ENTRIES or job.b > LOG_MAX_BYTES then trim(job, length) end
+  end
+  job.lk = (base or fold.head) .. ':' .. #stored
+  call('HSET', P .. ':x:' .. id, 'p', fold.data)
+  for _, feed in ipairs(feeds_of(job)) do
+    if feed.is_heard then return pass_progress(job, envelope(id, GEN, job.n, 'progress', ISO, fold.attempt, fold.data)) end
+  end
+end
+
+local function emit_progress(job, data)
+  local id = job.id
+  if job.e ~= GEN then enter_generation(job) end
+  local fold = folds[id]
+  if fold then
+    fold.data = data
+  else
+    folds[id] = { data = data, head = job.n, attempt = job.a }
+  end
+  job.n = job.n + 1
+  changed[id] = job
+  tell(id, false, job.n, job.a, data)
+end
+
+-- Append one event: log first, then the job's channel, then its feeds. Returns nothing; the job's head has moved by one.
+local function emit(job, kind, data)
+  if kind == 'progress' then return emit_progress(job, data) end
+  local id = job.id
+  if folds[id] then save_fold(job, folds[id]) end
+  local n = job.n + 1
+  local opening = n == 2 and not opened[id] and opening_event(id, job)
+  if job.e ~= GEN then enter_generation(job) end
+  job.n = n
+  job.lk = nil
+  local text = envelope(id, GEN, n, kind, ISO, job.a, data)
+  job.b = job.b + #text
+  changed[id] = job
+  if opening then
+    call('RPUSH', P .. ':e:' .. id, opening, text)
+  elseif n > 1 then
+    local length = call('RPUSH', P .. ':e:' .. id, text)
+    if length > LOG_MAX_ENTRIES or job.b > LOG_MAX_BYTES then trim(job, length) end
+  end
+  tell(id, text, 0, 0, '')
+  if kind ~= 'log' and kind ~= 'output' then
+    if kind == 'completed' and #data > FEED_DATA_MAX_BYTES then
+      data = '{"result_ref":"/api/jobs/' .. id .. '/result","duration_s":' .. string.match(data, '"duration_s":([%d%.]+)}$') .. '}'
+      text = envelope(id, GEN, n, kind, ISO, job.a, data)
+    end
+    for _, feed in ipairs(feeds_of(job)) do feed_append(feed, text) end
+  end
+end
+
 local function save_all()
   flush_indexes()
-  for id, job in pairs(changed) do
-    publish_progress(job)
-    save_record(id, job)
-  end
+  for id, fold in pairs(folds) do save_fold(changed[id], fold) end
+  for id, job in pairs(changed) do save_record(id, job) end
   changed = {}
+  if NEXT then put_text(P .. ':next', int(NEXT)) end
   for to, from in runs(texts) do call('MSET', unpack(texts, from, to)) end
   texts = {}
   for _, feed in pairs(feeds) do
@@ -36,78 +129,6 @@ local function save_all()
     if call('EXISTS', list) == 0 then call('LPUSH', list, '1') end
   end
   publish_all()
-end
-
-local function trim(job, length)
-  local log = P .. ':e:' .. job.id
-  while length > 1 and (length > LOG_MAX_ENTRIES or job.b > LOG_MAX_BYTES) do
-    local gone = call('LPOP', log)
-    length = length - 1
-    set(job, 'b', job.b - #gone)
-  end
-end
-
-local opened -- jobs whose first event was put into the log before their second one
-
-begin_with(function() opened = {} end)
-
--- Put the first event into the log while the record still says what it says; an event must follow in the same script.
-local function keep_opening(job)
-  if job.n ~= 1 or opened[job.id] then return end
-  call('RPUSH', P .. ':e:' .. job.id, opening_event(job.id, job))
-  opened[job.id] = true
-end
-
--- Append one event: log first, then the job's channel, then its feeds. Returns nothing; the job's head has moved by one.
-local function emit(job, kind, data)
-  local id, n = job.id, job.n + 1
-  local log = P .. ':e:' .. id
-  local opening = n == 2 and not opened[id] and opening_event(id, job)
-  if job.e ~= GEN then
-    set(job, 'fk', add_fork(job.fk, job.e, job.n))
-    set(job, 'e', GEN)
-    set(job, 'lk', nil)
-  end
-  set(job, 'n', n)
-  local head, tail = envelope(id, job, kind, ISO, data)
-  local text = head .. tail
-  if kind == 'progress' then
-    -- A progress event takes the place of the one right before it, and says so by prev: the newest is never folded away.
-    local base, size = string.match(job.lk, '^(%d+):(%d+)$')
-    local stored = text
-    if base then
-      stored = head .. ',"prev":' .. base .. tail
-      call('LSET', log, -1, stored)
-      set(job, 'b', job.b + #stored - tonumber(size))
-      if job.b > LOG_MAX_BYTES then trim(job, call('LLEN', log)) end
-    else
-      base = int(n - 1)
-      set(job, 'b', job.b + #stored)
-      trim(job, call('RPUSH', log, stored))
-    end
-    set(job, 'lk', base .. ':' .. #stored)
-    call('HSET', P .. ':x:' .. id, 'p', data)
-  else
-    set(job, 'lk', nil)
-    set(job, 'b', job.b + #text)
-    if opening then
-      call('RPUSH', log, opening, text)
-    elseif n > 1 then
-      trim(job, call('RPUSH', log, text))
-    end
-  end
-  publish(P .. ':c:' .. id, false, text)
-  if kind == 'progress' then
-    unpublished[id] = text
-  elseif kind ~= 'log' and kind ~= 'output' then
-    publish_progress(job)
-    if kind == 'completed' and #data > FEED_DATA_MAX_BYTES then
-      data = '{"result_ref":"/api/jobs/' .. id .. '/result","duration_s":' .. string.match(data, '"duration_s":([%d%.]+)}$') .. '}'
-      head, tail = envelope(id, job, kind, ISO, data)
-      text = head .. tail
-    end
-    for _, feed in ipairs(feeds_of(job)) do feed_append(feed, text) end
-  end
 end
 
 -- The sorted set in which a job in this state stands, and under which name.
@@ -142,12 +163,18 @@ local function become(job, state, score)
   count(owner, state, 1)
   if state == 'queued' then count(':qn', 'w:' .. job.q, 1) elseif state == 'running' then count(':qn', job.q, 1) end
   key, member = index_of(job)
-  put(key, member, score)
+  if state == 'queued' then put(key, member, score) else put_timed(key, member, score) end
   if former == 'running' then
     count(':qn', job.q, -1)
     if job.ck or job.dp then leave_gates(job) end
   end
-  if job.x then put(P .. ':exp', job.id, (state == 'queued' or state == 'scheduled' or state == 'retrying') and job.x) end
+  if job.x then
+    if state == 'queued' or state == 'scheduled' or state == 'retrying' then
+      put_timed(P .. ':exp', job.id, job.x)
+    else
+      put(P .. ':exp', job.id, false)
+    end
+  end
 end
 
 -- The job goes to the end of its owner's line, or first of all of its priority.
