@@ -214,7 +214,7 @@ do
 
   time_out_flow = function(job)
     local flow = flow_of(job.id)
-    put(P .. ':lease', job.id .. ':' .. int(job.a), NOW + STOP_AGAIN_MS)
+    put_timed(P .. ':lease', job.id .. ':' .. int(job.a), NOW + STOP_AGAIN_MS)
     if job.cb == '' and not flow.g then
       flow.g = 'timeout'
       call('HSET', flow.key, 'g', flow.g)
