@@ -26,6 +26,7 @@ _RETRY_S = 0.25
 _WAIT_S = 1.0
 _MOST_TYPES = 200
 _LEAST_COUNT_FOR_SLOW = 5
+_TOLD = (JobState.QUEUED, JobState.RUNNING)
 # Percentiles are up to 10 % off, and the clocks of server and store a little.
 _SLOW_FACTOR, _SLOW_MORE_S = 1.1, 0.25
 
@@ -131,19 +132,22 @@ class Forecast:
         self._unknown: set[str] = set()
         self._workers: list[WorkerInfo] = []
 
-    async def hints(self, record: JobRecord) -> dict[str, Any]:
-        """Return ``eta_s`` and ``slow`` of a job, to be laid over its view. Never raises for want of the store."""
-        if record.state not in (JobState.QUEUED, JobState.RUNNING):
-            return {}
-        kind = record.spec.type
-        self._ask_about(kind)
-        if self._is_due(kind):
+    async def hints(self, *records: JobRecord) -> list[dict[str, Any]]:
+        """Return ``eta_s`` and ``slow`` of each job, to be laid over its view. Never raises for want of the store."""
+        kinds = {record.spec.type for record in records if record.state in _TOLD}
+        for kind in kinds:
+            self._ask_about(kind)
+        if self._is_due(kinds):
             async with self._lock:
-                if self._is_due(kind):
+                if self._is_due(kinds):
                     await self._refresh()
+        now_ms = self._now_ms()
+        return [self._hints(record, now_ms) if record.state in _TOLD else {} for record in records]
+
+    def _hints(self, record: JobRecord, now_ms: int) -> dict[str, Any]:
         policy = policy_of(self._queues, record.queue)
         capacity = capacity_of(record.queue, policy, self._workers)
-        found = estimate(record, self._durations.get(kind), capacity, self._now_ms())
+        found = estimate(record, self._durations.get(record.spec.type), capacity, now_ms)
         return {"eta_s": found.eta_s, "slow": found.slow}
 
     def _ask_about(self, kind: str) -> None:
@@ -155,9 +159,9 @@ class Forecast:
                 self._unknown.discard(forgotten)
         self._durations.move_to_end(kind)
 
-    def _is_due(self, kind: str) -> bool:
+    def _is_due(self, kinds: set[str]) -> bool:
         age_s = self._clock() - self._at
-        return age_s > (_RETRY_S if kind in self._unknown else _FRESH_S)
+        return bool(kinds) and age_s > (_FRESH_S if self._unknown.isdisjoint(kinds) else _RETRY_S)
 
     async def _refresh(self) -> None:
         self._at = self._clock()

@@ -49,6 +49,8 @@ async def test_a_waiting_job_is_told_when_it_will_be_done(rest: Rest) -> None:
     assert etas == pytest.approx([10, 10, 15, 20], rel=0.1)
     _, body = await rest.call("GET", f"/api/jobs/{ids[3]}")
     assert body["eta_s"] == pytest.approx(20, rel=0.1)
+    _, page = await rest.call("GET", "/api/jobs")
+    assert [job["eta_s"] for job in page["jobs"]] == pytest.approx([20, 15, 10, 10], rel=0.1)
 
 
 async def test_nothing_is_told_where_nothing_is_known(rest: Rest) -> None:

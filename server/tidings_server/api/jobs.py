@@ -43,7 +43,8 @@ class CancelJob(BaseModel):
 async def read(request: web.Request) -> web.StreamResponse:
     """Answer the whole job."""
     record = await find_job(request)
-    return json_answer(record.view() | await request.app[FORECAST].hints(record))
+    [hints] = await request.app[FORECAST].hints(record)
+    return json_answer(record.view() | hints)
 
 
 async def change(request: web.Request) -> web.StreamResponse:

@@ -12,7 +12,8 @@ from tidings.protocol import JobPage, JobState
 from tidings.protocol.errors import InvalidInput
 from tidings_tasks.store import JobRecord, Store, Tenant, commands
 
-from ..context import STORE
+from ..context import FORECAST, STORE
+from ..eta import Forecast
 from .answers import json_answer
 from .cursors import make_cursor, read_cursor
 from .examples import JOB_PAGE
@@ -69,12 +70,12 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
     """Answer a page. It may be shorter than ``limit`` although more follows, where filters let little through."""
     query = query_of(request, ListQuery)
     store, tenant = request.app[STORE], identity_of(request).tenant
-    jobs, last_id = await _scan(store, tenant, query, read_cursor(query.cursor))
+    jobs, last_id = await _scan(store, request.app[FORECAST], tenant, query, read_cursor(query.cursor))
     return json_answer({"jobs": jobs, "next_cursor": None if last_id is None else make_cursor(last_id)})
 
 
 async def _scan(
-    store: Store, tenant: Tenant, query: ListQuery, after_id: str
+    store: Store, forecast: Forecast, tenant: Tenant, query: ListQuery, after_id: str
 ) -> tuple[list[orjson.Fragment], str | None]:
     """Return a page of encoded jobs, and the id that the next one begins behind or None when nothing is left."""
     found: list[orjson.Fragment] = []
@@ -86,11 +87,11 @@ async def _scan(
         batch = await store.run(commands.list_jobs(shard, tenant, after_id=after_id, limit=wanted))
         if not batch:
             return found, None
-        for record in batch:
+        for record, hints in zip(batch, await forecast.hints(*batch), strict=True):
             if query.ends_before(record):
                 return found, None
             if query.admits(record):
-                text = orjson.dumps(record.view())
+                text = orjson.dumps(record.view() | hints)
                 size_bytes += len(text)
                 if len(found) == query.limit or (found and size_bytes > MAX_PAGE_BYTES):
                     return found, after_id

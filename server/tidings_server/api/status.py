@@ -45,7 +45,8 @@ async def read_status(request: web.Request) -> web.StreamResponse:
     headers = _headers(record)
     if known and not is_news and matches(known, record.position):
         return web.Response(status=304, headers=headers)
-    return json_answer(record.status_view() | await request.app[FORECAST].hints(record), headers=headers)
+    [hints] = await request.app[FORECAST].hints(record)
+    return json_answer(record.status_view() | hints, headers=headers)
 
 
 async def _wait_for_change(request: web.Request, record: JobRecord, wait_s: float) -> None:
