@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from tidings.protocol import accepts
 
 from .log_rules import check_log, same_event
-from .reruns import Reruns
+from .reruns import Reruns, spans_of
 
 __all__ = ["Report", "check_history"]
 
@@ -45,7 +46,10 @@ def check_history(entries: Sequence[Entry]) -> Report:
         report.faults += [f"{entry['job_id']}: a watcher {fault}" for fault in _check_watch(entry, logs)]
     reruns = Reruns(run["lease_s"], run["slack"], by_what)
     for job_id, entry in logs.items():
-        report.faults += [f"{job_id}: {fault}" for fault in reruns.check(entry["events"])]
+        # One that waits for its key may be kept waiting by another job.
+        if entry["concurrency_key"] is None:
+            report.faults += [f"{job_id}: {fault}" for fault in reruns.check(entry["events"])]
+    _check_concurrency_keys(logs, report)
     report.figures |= {
         "jobs": len(logs),
         "ends": dict(Counter(entry["status"] for entry in logs.values())),
@@ -89,6 +93,21 @@ def _check_second_readings(readings: Sequence[Entry], logs: dict[str, Entry], re
     for entry in readings:
         if entry["reading"] == 2 and entry["events"] != logs[entry["job_id"]]["events"]:
             report.faults.append(f"{entry['job_id']}: its log changed after it had ended")
+
+
+def _check_concurrency_keys(logs: dict[str, Entry], report: Report) -> None:
+    """At most one job of an owner's key runs at once; one whose worker is lost counts until the store says so."""
+    runs: dict[tuple[str, str], list[tuple[int, int, str]]] = defaultdict(list)
+    for job_id, entry in logs.items():
+        if entry["concurrency_key"] is not None:
+            spans = [(begin, end, job_id) for begin, end in spans_of(entry["events"])]
+            runs[entry["owner"], entry["concurrency_key"]] += spans
+    for key, spans in runs.items():
+        spans.sort()
+        for (_, end, one), (begin, _, other) in pairwise(spans):
+            if begin < end:
+                report.faults.append(f"{one} and {other} ran at once, though they share the key {key}")
+    report.figures["runs under a concurrency key"] = sum(len(spans) for spans in runs.values())
 
 
 def _check_watch(entry: Entry, logs: dict[str, Entry]) -> list[str]:

@@ -138,7 +138,8 @@ class Clients:
                 _, view = await self._call_until_answered("GET", f"/api/jobs/{job_id}", owner)
                 self._history.add(
                     "log", reading=reading, job_id=job_id, events=events, status=view["status"],
-                    position=view["position"], input=view["input"],
+                    position=view["position"], input=view["input"], owner=owner,
+                    concurrency_key=view.get("concurrency_key"),
                 )  # fmt: skip
 
         async with asyncio.TaskGroup() as group:

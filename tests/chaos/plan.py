@@ -101,6 +101,8 @@ def _plan_job(dice: random.Random, n: int, size: Size) -> PlannedJob:
         body["delay_s"] = round(dice.uniform(0.2, 4), 2)
     if dice.random() < 0.2:
         body["priority"] = dice.randint(1, 5)
+    if dice.random() < 0.1:
+        body["concurrency_key"] = f"one{dice.randrange(2)}"
     return PlannedJob(
         key=key,
         owner=f"owner{dice.randrange(_OWNERS)}",

@@ -10,7 +10,7 @@ from typing import Any
 from .log_rules import TERMINAL
 from .presence import Presence
 
-__all__ = ["Reruns", "at_ms"]
+__all__ = ["Reruns", "at_ms", "spans_of"]
 
 _AFTER_WORKER_S = 4.0
 _AFTER_STORE_S = 5.0
@@ -21,6 +21,18 @@ _ENDS = TERMINAL | {"retrying", "queued"}
 def at_ms(event: Mapping[str, Any]) -> int:
     """When an event was, ms."""
     return round(datetime.fromisoformat(event["at"]).timestamp() * 1000)
+
+
+def spans_of(events: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """From when to when each attempt of a log ran, ms."""
+    spans, begin = [], None
+    for event in events:
+        if event["kind"] == "started":
+            begin = at_ms(event)
+        elif event["kind"] in _ENDS and begin is not None:
+            spans.append((begin, at_ms(event)))
+            begin = None
+    return spans
 
 
 class Reruns:

@@ -53,6 +53,7 @@ def make_history() -> list[Entry]:
     """A run in which all promises are kept."""
     read = {
         "job_id": _JOB, "events": make_log(), "status": "completed", "position": "e1:11", "input": {"steps": 2},
+        "owner": "alice", "concurrency_key": None,
     }  # fmt: skip
     watched = make_log()
     watched.insert(7, event(8, "progress", 2, 8.6, current=1, meta={"attempt": 2}))
@@ -189,6 +190,16 @@ def hide_end(history: list[Entry]) -> None:
     entry_of(history, "watched")["done"] = False
 
 
+def run_two_of_a_key(history: list[Entry]) -> None:
+    logs = [entry for entry in history if entry["what"] == "log"]
+    for entry in logs:
+        entry["concurrency_key"] = "one"
+    other = "01JABCDEFGHJKMNPQRSTVWXYZ1s0"
+    history += [copy.deepcopy(entry) | {"job_id": other} for entry in logs]
+    history.append(entry_of(history, "stored") | {"job_id": other, "key": "k2"})
+    history.append(entry_of(history, "answer") | {"status": 202, "job_id": other, "key": "k2"})
+
+
 def move_head(history: list[Entry]) -> None:
     entry_of(history, "log")["position"] = "e1:12"
 
@@ -223,6 +234,7 @@ PLANTED: list[tuple[Callable[[list[Entry]], None], str]] = [
     (tell_reset, "told that history had changed"),
     (hide_end, "was not shown the end"),
     (move_head, "head is 12"),
+    (run_two_of_a_key, "ran at once"),
 ]
 
 
