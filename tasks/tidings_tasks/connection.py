@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Connection:
     store: SyncStore
     policies: Mapping[str, QueuePolicy]
@@ -38,6 +39,8 @@ class _Connection:
 
 _lock = threading.Lock()
 _default: _Connection | None = None
+_substitutes: list[_Connection] = []
+_substitute: ContextVar[_Connection | None] = ContextVar("tidings_substitute", default=None)
 
 
 class Submitter:
@@ -156,15 +159,21 @@ def connected(
 
 @contextmanager
 def substituted(store: SyncStore, queues: Mapping[str, QueuePolicy]) -> Iterator[None]:
-    """Have everything in this process use another store while the context lasts: a test's. Neither is closed."""
-    global _default
-    with _lock:
-        before, _default = _default, _Connection(store, queues)
+    """Have everything in this process use another store while the context lasts: a test's. Neither is closed.
+
+    It goes before whatever ``connect`` is called with meanwhile.
+    """
+    made = _Connection(store, queues)
+    _substitutes.append(made)
+    # Where several tests' jobs run at once, as tasks of one loop, each has its own.
+    token = _substitute.set(made)
     try:
         yield
     finally:
-        with _lock:
-            _default = before
+        _substitutes.remove(made)
+        # A fixture may be left in another context than it was entered in.
+        with suppress(ValueError):
+            _substitute.reset(token)
 
 
 def default_store() -> SyncStore:
@@ -189,6 +198,9 @@ def default_submitter() -> Submitter:
 
 def _default_connection() -> _Connection:
     global _default
+    if _substitutes:
+        own = _substitute.get()
+        return own if own in _substitutes else _substitutes[-1]
     with _lock:
         if _default is None:
             settings = load_settings()

@@ -309,7 +309,7 @@ def test_what_a_job_submits_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         (job_id, {"rows": number}, "queued") for number, job_id in enumerate(run.result)
     ]
     assert {found.record.spec.owner for found in run.submitted} == {"alice"}
-    assert connection._default is None
+    assert (connection._default, connection._substitutes) == (None, [])
 
 
 async def test_on_the_tests_own_loop() -> None:
@@ -334,6 +334,15 @@ async def test_on_the_tests_own_loop() -> None:
     run = await run_job_async(threaded, cancel_at="queued")
     assert run.state == "cancelled"
     assert (await run_job_async(threaded)).result != threading.current_thread().name
+
+
+async def test_jobs_that_run_at_once_are_kept_apart() -> None:
+    """Each catches what it submits itself, in whatever order they end."""
+    runs = await asyncio.gather(*(run_job_async(parent, {"rows": n}, owner=f"o{n}") for n in range(3)))
+    assert [[found.record.spec.owner for found in run.submitted] for run in runs] == [
+        [f"o{n}"] * 3 for n in range(3)
+    ]
+    assert connection._substitutes == []
 
 
 async def test_plain_code_runs_jobs_under_a_running_loop_too(registry: Registry) -> None:

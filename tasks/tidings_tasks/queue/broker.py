@@ -65,6 +65,7 @@ class TidingsBroker(Broker):
         self.job_types: dict[str, JobType[Any, Any]] = {}
         self._registry = REGISTRY
         self._store = None if target is None else open_sync_store(target, keyspace)
+        self._lent: list[SyncStore] = []
         self._committer: Committer | None = None
         self._lock = threading.Lock()
         usual = [PatientAsyncIO(), ShutdownNotifications(), Callbacks(), Pipelines()]
@@ -82,18 +83,18 @@ class TidingsBroker(Broker):
         Raises:
             SettingsError: none was given, and the environment names none.
         """
-        return default_store() if self._store is None else self._store
+        if self._store is None:
+            return default_store()
+        return self._lent[-1] if self._lent else self._store
 
     @contextmanager
     def lent(self, store: SyncStore) -> Iterator[None]:
         """Use another store than the one that was given while the context lasts; without one given, nothing changes."""
-        before = self._store
-        if before is not None:
-            self._store = store
+        self._lent.append(store)
         try:
             yield
         finally:
-            self._store = before
+            self._lent.remove(store)
 
     @property
     def policies(self) -> Mapping[str, QueuePolicy]:

@@ -57,11 +57,16 @@ def own_broker() -> TidingsBroker:
     return found if isinstance(found, TidingsBroker) else TidingsBroker()
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def wait_for(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine to its end from plain code, also where a loop already runs in this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if _running_loop() is None:
         asyncio.run(work)
         return
     failed: list[BaseException] = []
@@ -261,7 +266,7 @@ class EagerWorker:
             if reason is StopReason.TIMED_OUT:
                 # As in the real worker, a plain function's attempt is over at its time, whatever its thread does.
                 self._end(attempt, judge_timeout(attempt))
-        elif asyncio._get_running_loop() is loop:  # noqa: SLF001  # get_running_loop raises where there is none
+        elif _running_loop() is loop:
             execution.stop(reason)
         else:
             loop.call_soon_threadsafe(execution.stop, reason)
