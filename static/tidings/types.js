@@ -36,6 +36,8 @@
  * @property {string[]} [tags]
  * @property {Record<string, unknown>} [metadata]
  * @property {string | null} [retry_of]
+ * @property {string | null} [parent] the flow that this job is a step of
+ * @property {string | null} [step] the name of the step
  * @property {string | null} [worker]
  * @property {boolean} [cancel_requested]
  * @property {number} [max_attempts]

@@ -17,6 +17,7 @@ from tidings.protocol.errors import FieldError, InvalidInput, TidingsError
 
 if TYPE_CHECKING:
     from .context import JobContext, SyncJobContext
+    from .flows import Step
     from .queue.queues import QueuePolicy
     from .store import Keyspace, Tenant
     from .store.flow_plan import FlowPlan
@@ -158,6 +159,12 @@ class JobType(Generic[InputT, ResultT]):
             raise InvalidResult(f"the result does not fit the return annotation: {found}") from error
         except ValueError as error:  # PydanticSerializationError
             raise InvalidResult(f"the result is no JSON: {error}") from error
+
+    def step(self, input: InputT | Mapping[str, Any] | None = None, **options: Any) -> Step:
+        """Make a step of this type for a flow; ``tidings_tasks.flows.Step`` says what the options are."""
+        from .flows import Step
+
+        return Step(self.name, input, **options)
 
     def plan(self, input: Any, tenant: Tenant, keyspace: Keyspace, **options: Any) -> FlowPlan | None:
         """Return the steps that a job of this input is made of, for flows alone; ``FlowJobType`` says more."""

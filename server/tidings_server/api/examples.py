@@ -55,6 +55,8 @@ JOB: Final[dict[str, Any]] = STATUS | {
     "tags": ["quarterly"],
     "metadata": {},
     "retry_of": None,
+    "parent": None,
+    "step": None,
     "concurrency_key": None,
     "expires_at": None,
     "usage": None,

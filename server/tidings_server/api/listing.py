@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import orjson
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from tidings.protocol import JobPage, JobState
+from tidings.protocol import JobPage, JobState, is_job_id, shard_of
 from tidings.protocol.errors import InvalidInput
+from tidings.protocol.ids import JOB_ID_PATTERN
 from tidings_tasks.store import JobRecord, Store, Tenant, commands
+from tidings_tasks.store.bulk_commands import read_jobs
+from tidings_tasks.store.flow_plan import step_id
 
 from ..context import FORECAST, STORE
 from ..eta import Forecast
@@ -39,6 +43,9 @@ class ListQuery(BaseModel):
     queue: list[Word] = Field(default_factory=list, max_length=20, description="Only jobs of these queues.")
     tag: list[Word] = Field(
         default_factory=list, max_length=20, description="Only jobs with one of these tags."
+    )
+    parent: Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN)] | None = Field(
+        default=None, description="Only the steps of this flow, as far as they are jobs already."
     )
     created_after: AwareDatetime | None = Field(
         default=None, description="Only jobs created after this time, such as 2026-11-23T10:00:00Z."
@@ -81,10 +88,14 @@ async def _scan(
     found: list[orjson.Fragment] = []
     size_bytes = 0
     shard = store.keyspace.shard_of_tenant(tenant)
+    steps = None if query.parent is None else await _steps_of(store, tenant, query.parent)
     for _ in range(MAX_READS):
         # One more than is wanted tells whether a next page exists.
         wanted = READ_AT_ONCE if query.is_filtering else min(READ_AT_ONCE, query.limit + 1 - len(found))
-        batch = await store.run(commands.list_jobs(shard, tenant, after_id=after_id, limit=wanted))
+        if steps is None:
+            batch = await store.run(commands.list_jobs(shard, tenant, after_id=after_id, limit=wanted))
+        else:
+            batch = await _read_steps(store, shard, [i for i in steps if not after_id or i < after_id])
         if not batch:
             return found, None
         for record, hints in zip(batch, await forecast.hints(*batch), strict=True):
@@ -98,6 +109,25 @@ async def _scan(
                 found.append(orjson.Fragment(text))
             after_id = record.id
     return found, after_id
+
+
+async def _steps_of(store: Store, tenant: Tenant, flow_id: str) -> list[str]:
+    """Return the ids of a flow's steps, newest first; none when the caller has no such flow."""
+    if not is_job_id(flow_id) or shard_of(flow_id) != store.keyspace.shard_of_tenant(tenant):
+        return []
+    flow = await store.run(commands.read_job(flow_id))
+    if flow is None or flow.tenant != tenant:
+        return []
+    return [step_id(flow_id, number) for number in range(flow.step_count or 0, 0, -1)]
+
+
+async def _read_steps(store: Store, shard: int, ids: Sequence[str]) -> list[JobRecord]:
+    """Read the first of these that are jobs."""
+    for at in range(0, len(ids), READ_AT_ONCE):
+        records = await store.run(read_jobs(shard, ids[at : at + READ_AT_ONCE]))
+        if found := [record for record in records if record is not None]:
+            return found
+    return []
 
 
 ROUTES = (

@@ -61,8 +61,9 @@ async def retry(request: web.Request) -> web.StreamResponse:
         raise IllegalState(f"the job is {former.state}; only a failed or cancelled one can be retried")
     app = request.app
     submission = submit_again(
-        former, app[REGISTRY], app[SETTINGS].queues, key=key, fingerprint=f"retry:{former.id}"
-    )
+        former, app[REGISTRY], app[SETTINGS].queues, app[STORE].keyspace,
+        key=key, fingerprint=f"retry:{former.id}",
+    )  # fmt: skip
     return await _store(request, shard_of(former.id), submission, allowance.headers())
 
 

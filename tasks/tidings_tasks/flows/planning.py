@@ -97,7 +97,9 @@ class FlowJobType(JobType[FlowInput, Any]):
                 break
         if errors:
             raise _invalid(errors)
-        plan = FlowPlan(tuple(steps), flow.on_failure, flow.timeout_s, _spell_out(flow, drawn, waits_for))
+        plan = FlowPlan(
+            tuple(steps), flow.on_failure, flow.timeout_s, _spell_out(flow, drawn, waits_for, priority)
+        )
         if plan.size > MAX_STEPS:
             raise _invalid(
                 [
@@ -192,13 +194,17 @@ def _meet(field: Sequence[str], place: Sequence[str]) -> bool:
     return all(part in rest for part in shorter)
 
 
-def _spell_out(flow: FlowInput, drawn: Sequence[Drawn], waits_for: Sequence[set[int]]) -> dict[str, Any]:
+def _spell_out(
+    flow: FlowInput, drawn: Sequence[Drawn], waits_for: Sequence[set[int]], priority: int | None
+) -> dict[str, Any]:
     """Return the flow as `steps`, each with its name and all that it waits for: as it is stored and shown."""
     steps = []
     for one, places in zip(drawn, waits_for, strict=True):
         body: dict[str, Any] = {"name": one.name, "type": one.step.type, "input": one.step.input}
         if places:
             body["after"] = [drawn[at].name for at in sorted(places)]
+        if priority is not None:
+            body["priority"] = priority
         body |= one.step.model_dump(
             mode="json", exclude_unset=True, exclude={"name", "type", "input", "after"}
         )

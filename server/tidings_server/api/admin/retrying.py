@@ -32,6 +32,7 @@ async def retry_dead(request: web.Request, records: Sequence[JobRecord]) -> list
             record,
             app[REGISTRY],
             app[SETTINGS].queues,
+            app[STORE].keyspace,
             key=f"\x1fdead\x1f{record.id}",
             fingerprint=f"retry:{record.id}",
         )
