@@ -27,6 +27,8 @@ pytestmark = pytest.mark.acceptance
 
 Stack = LiveStack | StockStack
 
+PLAY = {"type": "demo.steps", "input": {"steps": 12, "delay_ms": 15}}
+FLOW = {"group": [PLAY] * 8, "then": {"type": "demo.steps", "input": {"steps": {"$result": "step-1.steps"}}}}
 REPORT = Path(__file__).parents[2] / "examples" / "quarterly-report.json"
 
 
@@ -105,6 +107,7 @@ async def poll_status(stack: Stack, job_id: str) -> list[str]:
     [
         ("demo.steps", {"steps": 60, "delay_ms": 15, "output_every": 7, "payload_bytes": 100}),
         ("report.render", None),
+        ("flow", FLOW),
     ],
 )
 async def test_every_client_sees_the_same_events(
