@@ -54,6 +54,7 @@ def check_history(entries: Sequence[Entry]) -> Report:
         "jobs": len(logs),
         "ends": dict(Counter(entry["status"] for entry in logs.values())),
         "worker kills": len(by_what["worker_killed"]),
+        "kills left out, since no worker took jobs": len(by_what["nobody_to_kill"]),
         "worker freezes": len(by_what["worker_frozen"]),
         "store kills": len(by_what["store_killed"]),
         "submissions without an answer": sum(entry["status"] == 0 for entry in by_what["answer"]),

@@ -188,6 +188,7 @@ class Installation:
         """Kill -9 one of the workers that take jobs, and start it again at once."""
         worker = self._pick(pick)
         if worker is None:
+            self._history.add("nobody_to_kill")
             return
         at_ms = worker.kill()
         self._history.add("worker_killed", worker=worker.name, killed_ms=at_ms)
