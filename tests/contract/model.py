@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -262,13 +263,9 @@ class Model:
                 for job in self._in_order(S.QUEUED)
                 if (job.submission.queue, job.submission.priority) == line
             ]
-            front = min(standing, default=FIRST_TURN)
-            self._turns = {
-                place: turn
-                for place, turn in self._turns.items()
-                if place[:2] != line or (standing and turn >= front)
-            }
-            self._fronts[line] = front
+            if not standing:
+                self._turns = {place: turn for place, turn in self._turns.items() if place[:2] != line}
+            self._fronts[line] = min(standing, default=FIRST_TURN)
         return self._fronts[line]
 
     def _place(self, job: ModelJob, *, is_first: bool) -> float:
@@ -372,9 +369,16 @@ class Model:
         claims: list[tuple[str, int, int]] = []
         for queue, wanted in wants:
             line = [job for job in self._in_order(S.QUEUED) if job.submission.queue == queue]
-            if line and len(line) <= min(wanted, most - len(claims)):
-                self._turns = {place: turn for place, turn in self._turns.items() if place[0] != queue}
-            for job in line[: max(0, min(wanted, most - len(claims)))]:
+            taken = line[: max(0, min(wanted, most - len(claims)))]
+            if taken:
+                # Turns of a line that is empty, or is past them, are forgotten.
+                past = math.inf if len(taken) == len(line) else taken[-1].score
+                self._turns = {
+                    place: turn
+                    for place, turn in self._turns.items()
+                    if place[0] != queue or place[1] * 2**48 + turn >= past
+                }
+            for job in taken:
                 job.attempt += 1
                 job.last_write = 0
                 job.started_ms = self.now_ms

@@ -37,10 +37,11 @@ local function claim_from(queue, wanted)
   end
   local room, limits = room_in(queue, wanted + 1)
   local has_gates = limits and (limits.ro or limits.rg)
-  local most, count_claimed, looked = math.min(room, wanted), 0, 0
+  local most, count_claimed, looked, last = math.min(room, wanted), 0, 0, nil
   while count_claimed < most and left > 0 and looked < LOOK_MAX do
     local ids = call('ZRANGE', line, 0, most - count_claimed - 1)
     load_all(ids)
+    last = call('ZSCORE', line, ids[#ids])
     for _, id in ipairs(ids) do
       local job = load(id)
       if not (job and job.s == 'queued' and not job.pk) then
@@ -67,7 +68,7 @@ local function claim_from(queue, wanted)
     left = call('ZCARD', line)
   end
   if count_claimed > 0 then count_claims(queue, limits, count_claimed) end
-  if left == 0 then call('UNLINK', P .. ':v:' .. queue) end
+  if left == 0 then call('UNLINK', P .. ':v:' .. queue) elseif last then forget_turns(queue, last) end
   -- Another worker may take what is left and may begin: the token this one took was the only one.
   wakes[queue] = left > 0 and room > count_claimed or nil
   return count_claimed

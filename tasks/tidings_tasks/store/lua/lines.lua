@@ -6,8 +6,9 @@ local PRIORITY, FIRST_TURN = 281474976710656, 1099511627776
 
 local fronts -- queue and priority -> the turn that the line is at; as long as nothing is claimed in this script
 local turns -- key of the owners' last turns -> owner and priority -> turn
+local empty -- queues and priorities whose line was empty: no turn of it says anything
 
-begin_with(function() fronts, turns = {}, {} end)
+begin_with(function() fronts, turns, empty = {}, {}, {} end)
 
 local function front_of(job)
   local name = job.q .. '/' .. int(job.p)
@@ -17,9 +18,11 @@ local function front_of(job)
     flush_indexes()
     local first = call('ZRANGE', P .. ':q:' .. job.q, int(from), '(' .. int(from + PRIORITY), 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
     front = first[2] and tonumber(first[2]) - from or FIRST_TURN
-    -- Turns that the line has passed say nothing any more; in an empty line none does.
-    call('ZREMRANGEBYSCORE', P .. ':v:' .. job.q, int(from), '(' .. int(from + (first[2] and front or PRIORITY)))
     fronts[name] = front
+    if not first[2] then
+      empty[name] = true
+      call('ZREMRANGEBYSCORE', P .. ':v:' .. job.q, int(from), '(' .. int(from + PRIORITY))
+    end
   end
   return front
 end
@@ -32,7 +35,7 @@ local function last_turn(job, key, member)
     turns[key] = known
   end
   if known[member] == nil then
-    local score = call('ZSCORE', key, member)
+    local score = not empty[job.q .. '/' .. int(job.p)] and call('ZSCORE', key, member)
     -- Jobs that were cancelled keep nobody back: who waits nowhere begins at the front.
     local owner = ':n:' .. job.ow
     local waiting = score and tonumber(call('HGET', P .. owner, 'queued') or 0) + (counts[owner] and counts[owner].queued or 0)
@@ -61,3 +64,6 @@ local function leave_line(job)
   local score = call('ZSCORE', P .. ':q:' .. job.q, job.id)
   if score and call('ZSCORE', key, member) == score then put(key, member, tonumber(score) - 1) end
 end
+
+-- All before this place of a line has left it: turns before it say nothing any more.
+local function forget_turns(queue, score) call('ZREMRANGEBYSCORE', P .. ':v:' .. queue, '-inf', '(' .. score) end

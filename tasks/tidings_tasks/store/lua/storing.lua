@@ -38,10 +38,17 @@ local function read_wanted(from)
   return all
 end
 
-local function is_draining(queue)
-  if queue_states[queue] == nil then queue_states[queue] = call('HGET', P .. ':qc', '!' .. queue) == 'draining' end
-  return queue_states[queue]
+-- A queue's state and its limits as they are kept, or false.
+local function state_of(queue)
+  local state = queue_states[queue]
+  if not state then
+    state = call('HMGET', P .. ':qc', '!' .. queue, queue)
+    queue_states[queue] = state
+  end
+  return state
 end
+
+local function is_draining(queue) return state_of(queue)[1] == 'draining' end
 
 -- Take a place in what bounds the job: its queue, or all that wait for their time.
 local function take_room(wanted, due_ms, max_length)
@@ -50,7 +57,7 @@ local function take_room(wanted, due_ms, max_length)
     if name == ':due' then
       rooms[name] = max_length - call('ZCARD', P .. ':due')
     else
-      local limits = call('HGET', P .. ':qc', name)
+      local limits = state_of(name)[2]
       limits = limits and cjson.decode(limits).ml or max_length
       rooms[name] = limits - tonumber(call('HGET', P .. ':qn', 'w:' .. name) or 0)
     end

@@ -97,7 +97,7 @@ local function emit(job, kind, data)
     local length = call('RPUSH', P .. ':e:' .. id, text)
     if length > LOG_MAX_ENTRIES or job.b > LOG_MAX_BYTES then trim(job, length) end
   end
-  tell(id, text, 0, 0, '')
+  if n > 1 then tell(id, text, 0, 0, '') end -- nobody knows of a new job yet
   if kind ~= 'log' and kind ~= 'output' then
     if kind == 'completed' and #data > FEED_DATA_MAX_BYTES then
       data = '{"result_ref":"/api/jobs/' .. id .. '/result","duration_s":' .. string.match(data, '"duration_s":([%d%.]+)}$') .. '}'
