@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,23 +26,30 @@ NEXT_VERSION = "999.0.0"
 _PACKAGES = (tidings, tidings_tasks, tidings_server)
 _STATIC = Path(__file__).parents[2] / "static"
 
-_CHANGES: Mapping[str, Mapping[str, str]] = {
-    "tidings/__init__.py": {
-        f'__version__ = "{tidings.__version__}"': f'__version__ = "{NEXT_VERSION}"',
-    },
+# What a next release might change: (where, what is there, what takes its place).
+_CHANGES = (
+    (
+        "tidings/__init__.py",
+        rf'__version__ = "{re.escape(tidings.__version__)}"',
+        f'__version__ = "{NEXT_VERSION}"',
+    ),
     # One more member in what never changes of a job.
-    "tidings_tasks/store/record.py": {
-        "        return orjson.dumps(body)\n": '        body["region"] = {"name": "eu"}\n        return orjson.dumps(body)\n',
-    },
-    # One more field in the record and in an event's data, and an event of another kind.
-    "tidings_tasks/store/lua/step.lua": {
-        "  set(job, 'wk', worker)\n": "  set(job, 'wk', worker)\n  set(job, 'zn', 'eu-1')\n",
-        "  emit(job, 'started', STARTED .. int(job.a) .. '}')\n": (
-            "  emit(job, 'started', STARTED .. int(job.a) .. ',\"zone\":\"eu-1\"}')\n"
-            "  emit(job, 'placed', '{\"zone\":\"eu-1\"}')\n"
+    (
+        "tidings_tasks/store/*.py",
+        r"( +)return orjson\.dumps\(body\)\n",
+        r'\1body["region"] = {"name": "eu"}\n\g<0>',
+    ),
+    # One more field in the record, one in an event's data, and an event of another kind.
+    (
+        "tidings_tasks/store/lua/*.lua",
+        r"( +)emit\(job, 'started', (\w+ \.\. .+) \.\. '\}'\)\n",
+        (
+            r"\1set(job, 'zn', 'eu-1')\n"
+            r"""\1emit(job, 'started', \2 .. ',"zone":"eu-1"}')\n"""
+            r"""\1emit(job, 'placed', '{"zone":"eu-1"}')\n"""
         ),
-    },
-}
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -78,13 +86,12 @@ def make_next(folder: Path, cwd: Path, **environ: str) -> Release:
     for package in _PACKAGES:
         source = Path(str(package.__file__)).parent
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, changes in _CHANGES.items():
-        path = folder / name
-        text = path.read_text("utf-8")
-        for old, new in changes.items():
-            assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
-            text = text.replace(old, new)
-        path.write_text(text, "utf-8")
+    for where, there, then in _CHANGES:
+        places = [path for path in folder.glob(where) if re.search(there, path.read_text("utf-8"))]
+        assert len(places) == 1, f"{there!r} is to be in one place of {where}, not in {places}"
+        text, count = re.subn(there, then, places[0].read_text("utf-8"))
+        assert count == 1, f"{places[0]} has {count} times {there!r}"
+        places[0].write_text(text, "utf-8")
     return Release(NEXT_VERSION, str(folder), cwd, environ)
 
 
