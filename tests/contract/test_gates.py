@@ -229,6 +229,24 @@ def test_of_one_key_so_many_run_at_once(bench: Bench) -> None:
     assert [claim.id for claim in take(bench)] == [ids[3]]
 
 
+def test_jobs_of_one_key_run_in_the_order_in_which_they_came(bench: Bench) -> None:
+    """Also when the line stood empty in between, since all that waited were parked."""
+    first = bench.add(concurrency_key="k")
+    running = bench.claim()
+    assert running.id == first
+    waiting = [bench.add(concurrency_key="k") for _ in range(2)]
+    assert bench.step(wants=[("default", 10)]).claims == []
+    waiting.append(bench.add(concurrency_key="k"))
+    assert bench.step(wants=[("default", 10)]).claims == []
+    waiting.append(bench.add(concurrency_key="k"))
+    order = []
+    for _ in waiting:
+        bench.complete(running)
+        running = bench.claim()
+        order.append(running.id)
+    assert order == waiting
+
+
 def test_a_key_is_the_tenants(bench: Bench) -> None:
     """An org's members share it; others have one of their own."""
     alices = bench.add(ALICE, concurrency_key="k")

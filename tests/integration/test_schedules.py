@@ -120,6 +120,7 @@ async def test_queue_runs_one_after_the_other(worked: Desk) -> None:
     async def waiting() -> bool:
         return (await worked.record("often")).runs >= 4
 
+    await eventually(lambda: worked.begun)
     await eventually(waiting)
     assert len(worked.begun) == 1
     await worked.book.pause("often")

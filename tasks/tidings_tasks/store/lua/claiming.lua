@@ -68,7 +68,11 @@ local function claim_from(queue, wanted)
     left = call('ZCARD', line)
   end
   if count_claimed > 0 then count_claims(queue, limits, count_claimed) end
-  if left == 0 then call('UNLINK', P .. ':v:' .. queue) elseif last then forget_turns(queue, last) end
+  if left == 0 and not has_parked(queue, 0) then
+    call('UNLINK', P .. ':v:' .. queue)
+  elseif last then
+    forget_turns(queue, last)
+  end
   -- Another worker may take what is left and may begin: the token this one took was the only one.
   wakes[queue] = left > 0 and room > count_claimed or nil
   return count_claimed

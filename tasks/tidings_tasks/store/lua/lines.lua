@@ -6,9 +6,15 @@ local PRIORITY, FIRST_TURN = 281474976710656, 1099511627776
 
 local fronts -- queue and priority -> the turn that the line is at; as long as nothing is claimed in this script
 local turns -- key of the owners' last turns -> owner and priority -> turn
-local empty -- queues and priorities whose line was empty: no turn of it says anything
+local empty -- queues and priorities whose line was empty, with nobody parked: no turn of it says anything
 
 begin_with(function() fronts, turns, empty = {}, {}, {} end)
+
+-- Whether, beside so many that stand in a queue's line, jobs are parked, from where they come back to their old places.
+local function has_parked(queue, standing)
+  local difference = counts[':qn'] and counts[':qn']['w:' .. queue] or 0
+  return tonumber(call('HGET', P .. ':qn', 'w:' .. queue) or 0) + difference > standing
+end
 
 local function front_of(job)
   local name = job.q .. '/' .. int(job.p)
@@ -19,7 +25,7 @@ local function front_of(job)
     local first = call('ZRANGE', P .. ':q:' .. job.q, int(from), '(' .. int(from + PRIORITY), 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
     front = first[2] and tonumber(first[2]) - from or FIRST_TURN
     fronts[name] = front
-    if not first[2] then
+    if not first[2] and not has_parked(job.q, call('ZCARD', P .. ':q:' .. job.q)) then
       empty[name] = true
       call('ZREMRANGEBYSCORE', P .. ':v:' .. job.q, int(from), '(' .. int(from + PRIORITY))
     end
