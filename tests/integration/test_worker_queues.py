@@ -248,8 +248,14 @@ async def test_health_and_metrics(
         await eventually(lambda: ready(200))
         job_id = await jobs.submit(held)
         await jobs.until(job_id, JobState.RUNNING)
-        text = (await get("/metrics"))[1]
-        assert re.search(r"^tidings_worker_running 1\.0$", text, re.MULTILINE)
+
+        async def shown() -> str | None:
+            # The store knows that the job runs before the worker does.
+            text = (await get("/metrics"))[1]
+            return text if re.search(r"^tidings_worker_running 1\.0$", text, re.MULTILINE) else None
+
+        text = await eventually(shown)
+        assert text is not None
         assert 'tidings_worker_attempts_started_total{type="held"} 1.0' in text
         stop.set()
         await eventually(lambda: ready(503))
