@@ -85,15 +85,15 @@ def estimate(record: JobRecord, durations: Durations | None, capacity: Capacity,
 
 def remaining_s(record: JobRecord, now_ms: int) -> float | None:
     """Return what the function's own progress says: its ``eta_s``, else by its percentage; None when it says nothing."""
-    if record.progress is None or record.started_ms is None:
-        return None
+    if record.progress is None or record.started_ms is None or record.updated_ms <= record.started_ms:
+        return None  # or it is the attempt's before
     progress: dict[str, Any] = orjson.loads(record.progress)
     since_s = max(0.0, (now_ms - record.updated_ms) / 1000)
     if progress.get("eta_s") is not None:
         return max(0.0, float(progress["eta_s"]) - since_s)
     percent = progress.get("percent")
     worked_s = (record.updated_ms - record.started_ms) / 1000
-    if percent is None or not 0 < percent <= 100 or worked_s <= 0:
+    if percent is None or not 0 < percent <= 100:
         return None
     return max(0.0, worked_s * (100 - float(percent)) / float(percent) - since_s)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +140,20 @@ async def test_a_worker_whose_loop_is_stuck_does_not_answer(
         await jobs.until_kind(job_id, "output")
         assert (await ask(port, "/health/live", timeout_s=0.5))[0] == 0
         process.kill()
+
+
+def test_a_port_in_use_is_told_with_the_fix(valkey_url: str, keyspace: Keyspace, tmp_path: Path) -> None:
+    """Status 2: a restart would not mend it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "tidings", "worker", "tidings_tasks.demo"],
+            env=worker_environ(valkey_url, keyspace, tmp_path) | {"PORT": port},
+            capture_output=True, text=True, timeout=scaled(60), check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert f"TIDINGS_WORKER_PORT: port {port} on 127.0.0.1 is in use" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("limit", ["jobs", "memory"])

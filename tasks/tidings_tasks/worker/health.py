@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 
+from tidings.protocol.errors import FieldError
+
+from ..settings import SettingsError
 from .condition import Condition
 
 __all__ = ["serve_health"]
+
+_SHUTDOWN_S = 0.5
 
 
 @asynccontextmanager
@@ -20,7 +26,7 @@ async def serve_health(host: str, port: int, condition: Condition) -> AsyncItera
     The answers have the form of the server's: ``status`` is ``ok`` or ``unavailable``, ``reasons`` says why.
 
     Raises:
-        OSError: the address cannot be bound.
+        SettingsError: the address cannot be bound.
     """
 
     async def live(_: web.Request) -> web.Response:
@@ -49,13 +55,22 @@ async def serve_health(host: str, port: int, condition: Condition) -> AsyncItera
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise _refuse(host, port, error) from error
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
 
 
-_SHUTDOWN_S = 0.5
+def _refuse(host: str, port: int, error: OSError) -> SettingsError:
+    reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+    message = (
+        f"port {port} on {host} {reason}; set TIDINGS_WORKER_PORT to another one, or to 0 for any free one"
+    )
+    found = FieldError(field="TIDINGS_WORKER_PORT", code="port", message=message)
+    return SettingsError("the settings are not valid:", errors=[found])
 
 
 def _answer(reasons: list[str], **facts: Any) -> web.Response:
