@@ -193,3 +193,15 @@ def test_times_are_civil_dates(bench: Bench, ms: int, text: str) -> None:
     """Leap years by the Gregorian rule, milliseconds kept."""
     bench.set_clock(ms)
     assert bench.last_event(bench.add())["at"] == text
+
+
+def test_a_renewal_that_shortens_a_lease_is_heeded(bench: Bench) -> None:
+    """As where releases with different leases work side by side: it lapses at its new end."""
+    claim = bench.start()
+    assert bench.run(commands.renew(0, [(claim.id, claim.attempt)], lease_ms=100)) == [WriteCode.DONE]
+    bench.advance(99)
+    bench.step()
+    assert bench.state(claim.id) is JobState.RUNNING
+    bench.advance(1)
+    bench.step()
+    assert bench.kinds(claim.id)[-2:] == ["retrying", "queued"]

@@ -93,6 +93,23 @@ def test_draining_travels_over_delays(jobs: InMemoryJobs) -> None:
     assert jobs.now >= began + timedelta(days=2)
 
 
+def test_what_has_ended_is_kept_however_far_a_test_travels(jobs: InMemoryJobs) -> None:
+    """And nothing is travelled to when nothing waits, not even the end of its time in the store."""
+
+    @dramatiq.actor
+    def tidy() -> str:
+        return "tidied"
+
+    leaf.submit({"n": 1})
+    tidy.send()
+    began = jobs.now
+    jobs.drain()
+    assert jobs.now == began
+    leaf.submit({"n": 2}, delay_s=300 * 86_400)
+    jobs.drain()
+    assert [run.result for run in jobs.submitted if run.type == "test.jobs.leaf"] == [1, 2]
+
+
 def test_a_date_can_be_travelled_to(jobs: InMemoryJobs) -> None:
     """``run_at`` is a moment of the store's clock."""
     moment = datetime(2099, 1, 1, tzinfo=UTC)

@@ -34,6 +34,8 @@ __all__ = ["InMemoryJobs", "Mode", "Time"]
 Mode = Literal["recorded", "eager"]
 Time = Literal["skip", "real"]
 
+_KEPT_S = 10 * 365 * 86_400.0
+
 _Effects = Generator[Attempt | float, None, list[JobRun]]
 
 
@@ -70,12 +72,17 @@ class InMemoryJobs:
         """How many attempts one call may run: jobs that submit each other for ever then fail their test."""
         self.store.on_stored = self._on_stored
         self._registry = REGISTRY if registry is None else registry
-        self._policies = policies
+        # What has ended can be looked at however far a test travels.
+        kept = {"completed_kept_s": _KEPT_S, "failed_kept_s": _KEPT_S}
+        self._policies = {name: policy.model_copy(update=kept) for name, policy in policies.items()}
+        self._ended: set[str] = set()
         self._is_real = time == "real"
         if limits:
             breakers = breakers_of({}, self._registry.dependencies)
-            self.store.run(commands.configure(0, queues=limits_of(policies), dependencies=breakers))
-        self._worker = EagerWorker(self.store, self._registry, policies, settings or Settings(env="test"))
+            self.store.run(commands.configure(0, queues=limits_of(self._policies), dependencies=breakers))
+        self._worker = EagerWorker(
+            self.store, self._registry, self._policies, settings or Settings(env="test")
+        )
 
     @property
     def now(self) -> datetime:
@@ -234,8 +241,6 @@ class InMemoryJobs:
         found: list[JobRun] = []
         while most is None or len(found) < most:
             claimed = self._worker.claim()
-            if claimed is None:
-                break
             if isinstance(claimed, Attempt):
                 if len(found) >= self.most_attempts:
                     raise RuntimeError(
@@ -243,13 +248,27 @@ class InMemoryJobs:
                     )
                 yield claimed
                 found.append(JobRun(self, claimed.job_id))
-            elif until_ms is not None and self._clock.now_ms + claimed > until_ms:
-                self._clock.advance(until_ms - self._clock.now_ms)
+                continue
+            is_late = until_ms is not None and claimed is not None and self._clock.now_ms + claimed > until_ms
+            if claimed is None or is_late or not self._is_anything_waiting():
+                if until_ms is not None:
+                    self._clock.advance(until_ms - self._clock.now_ms)
                 break
-            else:
-                yield claimed
-                self._clock.advance(round(claimed))
+            yield claimed
+            self._clock.advance(round(claimed))
         return found
+
+    def _is_anything_waiting(self) -> bool:
+        """Tell whether a job waits; for the store there is always something to do, such as to forget ended ones."""
+        for job_id in self.store.ids:
+            if job_id in self._ended:
+                continue
+            record = self.store.run(commands.read_job(job_id))
+            if record is None or record.state.is_terminal:
+                self._ended.add(job_id)
+            elif record.state is not JobState.RUNNING:
+                return True
+        return False
 
     def _perform(self, effects: _Effects) -> list[JobRun]:
         with self.installed():

@@ -5,7 +5,7 @@ local reply = {}
 for i = 2, #ARGV, 2 do
   local member = ARGV[i] .. ':' .. ARGV[i + 1]
   if call('ZSCORE', P .. ':lease', member) then
-    call('ZADD', P .. ':lease', 'XX', int(NOW + tonumber(ARGV[1])), member)
+    put_timed(P .. ':lease', member, NOW + tonumber(ARGV[1]))
     reply[#reply + 1] = load(ARGV[i]).cb ~= '' and 2 or 1
   else
     reply[#reply + 1] = 0
