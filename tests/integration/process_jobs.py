@@ -93,6 +93,8 @@ def dies(ctx: SyncJobContext, input: Wish) -> int:
         ctx.output("started")
         if input.how == "exit":
             os._exit(3)
+        if input.how == "forks" and os.fork() == 0:
+            time.sleep(3600)  # keeps all that its parent had open
         os.kill(os.getpid(), signal.SIGSEGV if input.how == "segfault" else signal.SIGKILL)
         time.sleep(3600)
     return ctx.attempt

@@ -181,7 +181,7 @@ async def test_a_cancelled_function_that_does_not_listen_is_interrupted(
 
 
 @pytest.mark.parametrize(
-    ("how", "words"), [("exit", "status 3"), ("segfault", "SIGSEGV"), ("kill", "memory")]
+    ("how", "words"), [("exit", "status 3"), ("segfault", "SIGSEGV"), ("kill", "memory"), ("forks", "memory")]
 )
 async def test_a_process_that_dies_fails_its_attempt_alone(
     jobs: Jobs, pool: Pool, how: str, words: str

@@ -200,4 +200,6 @@ class Child:
 
 
 if __name__ == "__main__":
-    Child(socket.socket(fileno=int(sys.argv[1]))).main()
+    link_fd = int(sys.argv[1])
+    os.set_inheritable(link_fd, False)
+    Child(socket.socket(fileno=link_fd)).main()

@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 _START_S = 60.0
 _EXIT_S = 2.0
+_LAST_WORDS_S = 0.2
 _MIB = 1_048_576
 
 
@@ -147,7 +148,12 @@ class Processes:
         task.add_done_callback(self._tasks.discard)
 
     async def _look_after(self, child: ChildLink) -> None:
-        fault = await child.live()
+        try:
+            fault = await child.live()
+        except Exception as error:  # whatever it was: the job must end, and the others have their turn
+            _log.exception("a process for jobs cannot be looked after")
+            child.kill_process()
+            fault = f"its process cannot be looked after: {type(error).__name__}: {error}"
         self._children.discard(child)
         if fault is None:
             self._assign()
@@ -206,6 +212,7 @@ class ChildLink(asyncio.Protocol):
             theirs.close()
         process = self._process
         self.pid = process.pid
+        exit_fd = self._watch_exit(process.pid)
         try:
             await self._loop.create_unix_connection(lambda: self, sock=ours)
             self.send("init", self._options.init)
@@ -213,6 +220,9 @@ class ChildLink(asyncio.Protocol):
             await self._gone.wait()
             late.cancel()
         finally:
+            if exit_fd is not None:
+                self._loop.remove_reader(exit_fd)
+                os.close(exit_fd)
             # One that has ended keeps its status; of one that closed its socket and lives on nothing is wanted.
             signal_group(process.pid, signal.SIGKILL)
             status = await asyncio.to_thread(process.wait)
@@ -243,10 +253,14 @@ class ChildLink(asyncio.Protocol):
         """End the process now. Its job is not told: whoever kills knows."""
         self._is_retired = self._is_killed = True
         self.job = None
-        if self._process is not None:
-            signal_group(self._process.pid, signal.SIGKILL)
+        self.kill_process()
         if self._transport is not None:
             self._transport.abort()
+
+    def kill_process(self) -> None:
+        """Send SIGKILL to the process and to what it has started."""
+        if self._process is not None and self._process.returncode is None:
+            signal_group(self._process.pid, signal.SIGKILL)
 
     def send(self, what: str, *args: Any, body: bytes = b"") -> None:
         """Send a frame, unless the child is gone."""
@@ -344,8 +358,26 @@ class ChildLink(asyncio.Protocol):
     def _give_up_starting(self) -> None:
         if not self.was_ready:
             self._fault = f"it was not ready within {_START_S:g} s"
-            if self._process is not None:
-                signal_group(self._process.pid, signal.SIGKILL)
+            self.kill_process()
+
+    def _watch_exit(self, pid: int) -> int | None:
+        """Notice the process's end also when something that it forked keeps its socket open (Linux 5.3, pidfd_open(2))."""
+        try:
+            exit_fd = os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            return None
+
+        def note() -> None:
+            self._loop.remove_reader(exit_fd)
+            # What it has sent before is read first.
+            self._loop.call_later(_LAST_WORDS_S, self._close)
+
+        self._loop.add_reader(exit_fd, note)
+        return exit_fd
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
 
 def _start_process(link: socket.socket) -> subprocess.Popen[bytes]:
