@@ -15,9 +15,11 @@ from pydantic import BaseModel
 
 from tidings.protocol.errors import IdempotencyConflict
 from tidings_tasks import JobContext, SyncJobContext, connection, job
+from tidings_tasks.flows import chain, group
 from tidings_tasks.queue.broker import TidingsBroker
 from tidings_tasks.registry import Registry
 from tidings_tasks.testing import InMemoryJobs
+from tidings_tasks.testing.jobs import Mode
 
 
 class Number(BaseModel):
@@ -225,6 +227,20 @@ def test_a_submission_that_replaces_another_is_one_job(jobs: InMemoryJobs) -> No
     assert [run.input for run in jobs.submitted] == [{"n": 2}]
     leaf.submit({"n": 3})
     assert [run.input["n"] for run in jobs.submitted] == [2, 3]
+
+
+@pytest.mark.parametrize("mode", ["recorded", "eager"])
+def test_flows_run_in_memory(jobs: InMemoryJobs, mode: Mode) -> None:
+    """Each step is a job, with the results of those before it; the flow ends with the last one."""
+    first = tree.step({"n": 0})
+    jobs.mode = mode
+    flow_id = chain(leaf.step({"n": 1}), first, group(leaf.step({"n": 2}), leaf.step({"n": 3}))).submit()
+    if mode == "recorded":
+        assert [run.type for run in jobs.submitted] == ["flow", "test.jobs.leaf"]
+        jobs.run_all()
+    flow, *steps = jobs.submitted
+    assert (flow.id, flow.state) == (flow_id, "completed")
+    assert [run.result for run in steps] == [1, [], 2, 3]
 
 
 def test_jobs_without_end_are_an_error(jobs: InMemoryJobs) -> None:
