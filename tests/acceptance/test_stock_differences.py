@@ -38,7 +38,7 @@ MODULE = """
 import asyncio, os, threading, time
 import dramatiq
 from pydantic import BaseModel
-from tidings_tasks import JobContext, SyncJobContext, job, on_started
+from tidings_tasks import JobCancelled, JobContext, SyncJobContext, job, on_started
 from tidings_tasks.queue.broker import TidingsBroker
 from tidings_tasks.settings import load_settings
 
@@ -92,7 +92,11 @@ def apart(ctx: SyncJobContext, input: Nothing) -> int:
 @job("sleeps", max_attempts=1)
 async def sleeps(ctx: JobContext, input: Nothing) -> None:
     await ctx.output("begun")
-    await asyncio.sleep(3600)
+    try:
+        await asyncio.sleep(3600)
+    except JobCancelled:
+        await ctx.log("info", "told")
+        raise
 """
 
 
@@ -180,11 +184,12 @@ async def test_limits_in_the_store_hold_under_both(jobs: Jobs) -> None:
 
 
 async def test_an_async_job_is_cancelled_at_its_await_under_both(jobs: Jobs) -> None:
-    """It makes no call of its context meanwhile."""
+    """It makes no call of its context meanwhile, and learns why, with time to clean up."""
     (job_id,) = await submit(jobs, "sleeps")
     await jobs.until_kind(job_id, "output", timeout_s=30)
     await jobs.cancel(job_id)
     assert (await jobs.until(job_id)).state is JobState.CANCELLED
+    assert [event["data"]["message"] for event in await jobs.events(job_id, "log")] == ["told"]
 
 
 async def test_both_are_seen_among_the_workers(worker: Worker, jobs: Jobs) -> None:

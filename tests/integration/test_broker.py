@@ -396,3 +396,22 @@ def test_stock_worker_that_is_stopped_as_it_starts_ends(
     worker.start()
     worker.stop(timeout=2_000)
     assert not [thread for thread in [*worker.workers, *worker.consumers.values()] if thread.is_alive()]
+
+
+async def test_message_acknowledged_without_a_decision_has_not_completed(
+    broker: TidingsBroker, jobs: Jobs
+) -> None:
+    """An interrupt that breaks in behind the actor makes Dramatiq acknowledge what nobody has judged."""
+
+    @dramatiq.actor(max_retries=0)
+    def note() -> None: ...
+
+    job_id = note.send().message_id
+    consumer = broker.consume("default", timeout=1000)
+    message = await asyncio.to_thread(next, consumer)
+    assert message is not None
+    consumer.ack(message)
+    record = await jobs.until(job_id)
+    assert record.state is JobState.FAILED
+    assert record.error is not None
+    assert b"interrupted at its end" in record.error

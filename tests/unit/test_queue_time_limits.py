@@ -12,7 +12,7 @@ from dramatiq.middleware import TimeLimitExceeded
 from tests.support.timing import eventually_sync, scaled
 from tidings_tasks.attempt import Attempt, StopReason
 from tidings_tasks.queue import time_limits
-from tidings_tasks.queue.time_limits import TimeLimits
+from tidings_tasks.queue.time_limits import RUNNING, TimeLimits, ends_its_time
 
 
 class StubSpec:
@@ -133,3 +133,33 @@ def test_the_clock_asks_to_be_looked_at(monkeypatch: Any) -> None:
     due = limits.next_due()
     assert due is not None
     assert before <= due <= time.monotonic()
+
+
+def test_a_plain_actors_time_ends_within_its_own_call() -> None:
+    """However it ends; what runs behind it in the thread is never interrupted."""
+    limits, attempt = TimeLimits(lambda: None), make_attempt()
+    limits.begin(attempt)
+    try:
+        assert ends_its_time(lambda n: n + 1)(1) == 2
+        assert limits.next_due() is None
+        limits.begin(attempt)
+        with pytest.raises(ZeroDivisionError):
+            ends_its_time(lambda: 1 / 0)()
+        assert limits.next_due() is None
+    finally:
+        RUNNING.set(None)
+
+
+def test_an_async_actor_is_interrupted_on_its_loop() -> None:
+    """Once when it is asked to stop, and once more at its time limit; no exception is raised in its thread."""
+    limits, attempt, calls = TimeLimits(lambda: None), make_attempt(), []
+    limits.begin(attempt, is_async=True)
+    RUNNING.set(None)
+    limits.cut_short(attempt)  # its loop has not come to it yet
+    limits.set_interrupt(attempt, lambda: calls.append("interrupted"))
+    limits.cut_short(attempt)
+    limits.cut_short(attempt)
+    assert len(calls) == 1
+    limits.interrupt_late()
+    assert len(calls) == 2
+    assert limits.next_due() is None

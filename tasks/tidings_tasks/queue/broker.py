@@ -26,9 +26,10 @@ from .consumer import TidingsConsumer
 from .dependencies import breakers_of
 from .event_loop import PatientAsyncIO
 from .messages import submission_of
-from .middleware import FOLLOWED, Policy
+from .middleware import FOLLOWED, Policy, native_coroutine
 from .queues import QueuePolicy, limits_of
 from .results import JobResults
+from .time_limits import ends_its_time
 
 __all__ = ["TidingsBroker", "installed_broker"]
 
@@ -135,6 +136,12 @@ class TidingsBroker(Broker):
     def get_declared_queues(self) -> set[str]:
         """The queues of the declared actors."""
         return self.queues.copy()
+
+    def declare_actor(self, actor: Actor[..., Any]) -> None:
+        """Make an actor known to workers."""
+        if native_coroutine(actor) is None:
+            actor.fn = ends_its_time(actor.fn)
+        super().declare_actor(actor)
 
     def declare_jobs(self, registry: Registry = REGISTRY) -> None:
         """Declare the registered job types as actors, so that the stock worker runs them too."""

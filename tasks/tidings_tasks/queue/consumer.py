@@ -18,7 +18,7 @@ from tidings.protocol.errors import StoreUnavailable
 from ..store import Command, StepReply, Verb, commands
 from .committer import Committer
 from .messages import AttemptMessage
-from .policy import Verdict, describe, judge_failure
+from .policy import Verdict, describe, judge_error, judge_failure
 
 __all__ = ["TidingsConsumer"]
 
@@ -75,8 +75,9 @@ class TidingsConsumer(Consumer):
                 return None
 
     def ack(self, message: MessageProxy) -> None:
-        """End an attempt as was decided, or as completed."""
-        self._end(message, Verdict(Verb.COMPLETE, b"null"))
+        """End an attempt as was decided."""
+        # Without a decision something broke in on the way from the actor to here: it has not completed.
+        self._end(message, None)
 
     def nack(self, message: MessageProxy) -> None:
         """End an attempt as was decided, or as failed: its actor is not known here."""
@@ -97,9 +98,12 @@ class TidingsConsumer(Consumer):
         self.requeue(list(self._ready))
         self._ready.clear()
 
-    def _end(self, message: MessageProxy, otherwise: Verdict) -> None:
+    def _end(self, message: MessageProxy, otherwise: Verdict | None) -> None:
         if isinstance(message, AttemptMessage):
-            self._committer.end(message, message.verdict or otherwise)
+            verdict = message.verdict or otherwise
+            if verdict is None:
+                verdict = judge_error(message.attempt, RuntimeError("the attempt was interrupted at its end"))
+            self._committer.end(message, verdict)
             with self._freed:
                 self._open -= 1
                 self._freed.notify()

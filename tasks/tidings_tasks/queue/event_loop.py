@@ -11,9 +11,32 @@ from typing import Any
 from dramatiq.asyncio import EventLoopThread, get_event_loop_thread, set_event_loop_thread
 from dramatiq.middleware import AsyncIO
 
+from .time_limits import RUNNING, Running
+
 __all__ = ["PatientAsyncIO"]
 
 _START_S = 60.0
+
+
+class _LoopThread(EventLoopThread):
+    def run_coroutine(self, coro: Any) -> Any:
+        running = RUNNING.get()
+        return super().run_coroutine(coro if running is None else self._interruptible(coro, running))
+
+    async def _interruptible(self, coro: Any, running: Running) -> Any:
+        # Not at the top: the worker's package imports this one.
+        from ..worker.driver import Driver
+
+        driver: Driver[Any] = Driver(coro, running.attempt.error)
+
+        def interrupt() -> None:
+            self.loop.call_soon_threadsafe(driver.interrupt)
+
+        running.limits.set_interrupt(running.attempt, interrupt)
+        try:
+            return await driver
+        finally:
+            running.limits.end(running.attempt)
 
 
 class PatientAsyncIO(AsyncIO):
@@ -25,7 +48,7 @@ class PatientAsyncIO(AsyncIO):
         Raises:
             RuntimeError: it did not start within a minute.
         """
-        thread = EventLoopThread(self.logger)
+        thread = _LoopThread(self.logger)
         # A worker that ends by an error, or at a second signal, must not wait for it.
         thread.daemon = True
         thread.start(timeout=_START_S)

@@ -23,7 +23,7 @@ from ..submission import kept_ms_of, prepare
 from .actor_options import ActorDefaults, read_policy
 from .policy import Verdict
 from .queues import QueuePolicy, policy_of
-from .time_limits import TimeLimits
+from .time_limits import RUNNING, TimeLimits
 
 __all__ = ["AttemptMessage", "message_of", "submission_of"]
 
@@ -44,6 +44,7 @@ class AttemptMessage(MessageProxy):
         """Its actor does not run any more."""
         if self.time_limits is not None:
             self.time_limits.end(self.attempt)
+            RUNNING.set(None)
 
 
 def submission_of(

@@ -143,6 +143,8 @@ class Policy(Middleware):
         if isinstance(message, AttemptMessage):
             message.end_time()
             CURRENT.set(None)
+            # Who skips a message that has not failed is done with it.
+            message.verdict = message.verdict or Verdict(Verb.COMPLETE, b"null")
 
     def _refuse(self, message: AttemptMessage, verdict: Verdict) -> None:
         message.verdict = verdict
