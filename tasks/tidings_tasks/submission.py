@@ -119,8 +119,6 @@ def prepare(
         raise _invalid("expires_at", "before_due", "must be after run_at")
     _check_dedup(dedup_key, dedup_ttl_s, debounce, due)
     _check_key("concurrency_key", concurrency_key)
-    if flow is not None and concurrency_key:
-        raise _invalid("concurrency_key", "flow", "a flow takes none; give it to its steps")
     completed_kept_ms, failed_kept_ms = kept_ms_of(policy)
     shard = keyspace.shard_of_tenant(tenant)
     return shard, Submission(

@@ -148,7 +148,8 @@ def check_flows(snapshot: Snapshot, records: dict[str, dict[str, Any]]) -> None:
             is_stopped = "g" in kept or "cb" in records[flow_id]
             assert is_stopped or all(i in states for i in range(1, count + 1) if kept[f"w{i}"] == b"0")
         else:
-            assert records[flow_id]["s"] == "scheduled"
+            is_parked = records[flow_id]["s"] == "queued" and "pk" in records[flow_id]
+            assert is_parked or records[flow_id]["s"] == "scheduled"
             assert not states
     open_parts = [i for i, r in records.items() if "pa" in r and JobState(r["s"]) not in TERMINAL_STATES]
     assert all(records[i]["pa"] in flows for i in open_parts), "a step outlives its flow"

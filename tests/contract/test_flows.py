@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -33,7 +34,8 @@ def flow_of(
     body = [
         {"name": n, "type": "demo.steps", "input": {"steps": 1}, "after": list(a)} for n, a in steps.items()
     ]
-    return prepare(FLOW, ALICE, bench.keyspace, input={"steps": body, **input}, **(run or {}))[1]
+    made = prepare(FLOW, ALICE, bench.keyspace, input={"steps": body, **input}, **(run or {}))[1]
+    return replace(made, id=bench.new_id())
 
 
 def add_flow(bench: Bench, steps: Mapping[str, Sequence[str]], **input: Any) -> str:
@@ -370,6 +372,25 @@ def test_the_end_of_a_flow_within_reaches_both_ways(bench: Bench) -> None:
     bench.enqueue(cancelled)
     assert bench.cancel(cancelled.id)[0] == "cancelled"
     assert bench.state(step_id(cancelled.id, 1)) is JobState.CANCELLED
+
+
+def test_flows_of_one_concurrency_key_follow_each_other(bench: Bench) -> None:
+    """The next one begins with the end of the one before; one that waits is cancelled like any job."""
+    first, second, third, last = (flow_of(bench, {"a": ()}, run={"concurrency_key": "k"}) for _ in range(4))
+    bench.enqueue(first, second, third)
+    bench.enqueue(last)
+    assert bench.record(second.id).waiting_for == "concurrency"
+    found = claims(bench)
+    assert len(found) == 1
+    bench.cancel(third.id)
+    bench.complete(found["a"])
+    assert [bench.state(each.id) for each in (first, second, third, last)] == [
+        JobState.COMPLETED, JobState.RUNNING, JobState.CANCELLED, JobState.QUEUED,
+    ]  # fmt: skip
+    bench.cancel(second.id)
+    assert bench.kinds(last.id) == ["queued", "started", "progress"]
+    bench.complete(claims(bench)["a"])
+    assert bench.state(last.id) is JobState.COMPLETED
 
 
 def test_a_purged_queue_takes_its_flows_along(bench: Bench) -> None:

@@ -16,9 +16,10 @@ from tests.support.timing import eventually
 from tidings.protocol import JobState
 from tidings.protocol.errors import ScheduleMissing
 from tidings_tasks import JobContext, job
+from tidings_tasks.flows.planning import register_flow
 from tidings_tasks.registry import Registry
 from tidings_tasks.schedules.book import API
-from tidings_tasks.store import Keyspace, schedule_commands
+from tidings_tasks.store import JobRecord, Keyspace, schedule_commands
 
 
 @pytest.fixture
@@ -139,6 +140,29 @@ async def test_replace_ends_the_running_job(worked: Desk) -> None:
     assert first.state is JobState.CANCELLED
     [event] = await worked.jobs.events(first.id, "cancelled")
     assert event["data"] == {"by": "schedule", "reason": "replaced by the next run of schedule often"}
+
+
+async def test_a_schedule_runs_flows(worked: Desk) -> None:
+    """One after the other, each whole."""
+    register_flow(worked.registry)
+    worked.release.set()
+    step = {"type": "test.hold", "input": {"rows": 1}, "metadata": {"due": "then"}}
+    await worked.book.create(
+        make(type="flow", input={"chain": [step, step]}, every_s=0.5, overlap="queue", catch_up="all")
+    )
+
+    async def completed() -> list[JobRecord]:
+        flows = [run for run in await worked.runs() if run.spec.type == "flow"]
+        return [flow for flow in flows if flow.state is JobState.COMPLETED]
+
+    async def are_two() -> bool:
+        return len(await completed()) >= 2
+
+    await eventually(are_two)
+    first, second = (await completed())[:2]
+    assert first.finished_ms is not None
+    assert second.started_ms is not None
+    assert second.started_ms >= first.finished_ms
 
 
 async def test_what_is_due_while_it_is_paused_is_passed_over(desk: Desk) -> None:

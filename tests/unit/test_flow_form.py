@@ -198,12 +198,10 @@ def test_flows_within_flows_have_bounds() -> None:
         plan_of({"group": [step(type="flow") | {"input": half}] * 2})
 
 
-def test_a_flow_has_no_queue_and_no_concurrency_key() -> None:
+def test_a_flow_has_no_queue() -> None:
     """It takes no worker's place; its steps do."""
     with pytest.raises(InvalidInput, match="queue: a flow has no queue"):
         submission_of({"chain": [step()]}, queue="reports")
-    with pytest.raises(InvalidInput, match="concurrency_key"):
-        submission_of({"chain": [step()]}, concurrency_key="k")
     assert "flows" not in Registry().queues
 
 

@@ -267,9 +267,20 @@ do
   end
 
   begin_flow = function(job)
-    -- It runs before any worker could see it in a line.
-    become(job, 'queued', job.p * PRIORITY)
-    emit(job, 'queued', queued_data(job))
+    -- It stands in no line: it runs before any worker could see it, or is parked.
+    local place = job.p * PRIORITY
+    if job.s ~= 'queued' then
+      become(job, 'queued', place)
+      emit(job, 'queued', queued_data(job))
+    end
+    if job.ck then
+      if call('ZCARD', P .. ':h:' .. job.ck) >= job.cl then
+        put(P .. ':q:' .. job.q, job.id, false)
+        put(P .. ':p:' .. job.ck, job.id, place)
+        return set(job, 'pk', job.ck)
+      end
+      call('ZADD', P .. ':h:' .. job.ck, int(NOW), job.id)
+    end
     local flow = flow_of(job.id)
     set(job, 'a', 1)
     set(job, 'wk', 'flow')

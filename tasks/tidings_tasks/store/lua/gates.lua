@@ -100,8 +100,12 @@ local function let_return(gate, most)
     local job = load(id)
     if job and job.s == 'queued' and job.pk == gate then
       set(job, 'pk', nil)
-      put(P .. ':q:' .. job.q, id, tonumber(found[i + 1]))
-      wakes[job.q] = true
+      if job.fl then
+        begin_flow(job)
+      else
+        put(P .. ':q:' .. job.q, id, tonumber(found[i + 1]))
+        wakes[job.q] = true
+      end
     end
   end
   flush_indexes()
