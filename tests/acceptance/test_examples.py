@@ -76,6 +76,20 @@ def test_the_job_of_ones_own_runs(stack: LiveStack) -> None:
     assert events[-1]["data"]["result"] == {"rows": 3}
 
 
+def test_the_flow_is_submitted_and_watched(stack: LiveStack) -> None:
+    """Its progress is that of the whole, and its result tells of each step, with what was handed on."""
+    lines = tidings(stack, "submit", "flow", "--input", "@flow.json", "--watch", "--json")
+    events = [json.loads(line) for line in lines.splitlines()]
+    progress = [event["data"] for event in events if event.get("kind") == "progress"]
+    assert (progress[-1]["percent"], progress[-1]["message"]) == (100, "4 of 4 steps done")
+    steps = events[-1]["data"]["result"]["steps"]
+    assert {name: step["status"] for name, step in steps.items()} == dict.fromkeys(
+        ("count", "left", "right", "sum"), "completed"
+    )
+    assert steps["left"]["result"] == {"steps": 4, "attempt": 1}
+    assert steps["sum"]["result"] == {"rows": 4}
+
+
 def test_the_job_s_own_tests_pass() -> None:
     """Without ``tidings dev``: they need no store."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

@@ -16,6 +16,7 @@ from tidings_server.api.positions import MAX_WAIT_S
 from tidings_server.api.routes import ROUTES
 from tidings_server.auth.tokens import MAX_NAME_CHARS, MAX_TOKEN_BYTES
 from tidings_server.gateway import ACK_MAX_BYTES, ACK_MAX_EVENTS
+from tidings_tasks.flows.form import FlowInput
 from tidings_tasks.settings import Settings
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
@@ -75,9 +76,12 @@ def test_all_calls_are_listed() -> None:
 
 def test_examples_are_what_they_show() -> None:
     """An event and a problem, as the models read them."""
-    event, problem = (json.loads(text) for text in re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL))
+    event, flow, problem = (
+        json.loads(text) for text in re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
+    )
     assert Event.model_validate(event).is_terminal is False
     assert list(event) == ["job_id", "epoch", "seq", "prev", "kind", "at", "attempt", "data"]
+    assert FlowInput.model_validate(flow).draw()
     assert Problem.model_validate(problem).errors
 
 
