@@ -126,7 +126,7 @@ class Run:
                 model.is_cancelled = True
                 model.stop()
         elif action == "time out" and not model.is_late:
-            bench.raw.zadd(bench.key("lease"), {f"{self.flow}:1": bench.now_ms}, xx=True)
+            bench.run(commands.renew(0, [(self.flow, 1)], lease_ms=0))
             bench.step()
             if model.state is JobState.RUNNING:
                 model.is_late = True
@@ -164,7 +164,7 @@ class Run:
             bench.progress(claim, 50)
             return
         elif action == "lose":
-            bench.raw.zadd(bench.key("lease"), {f"{claim.id}:{claim.attempt}": bench.now_ms}, xx=True)
+            bench.run(commands.renew(0, [(claim.id, claim.attempt)], lease_ms=0))
             bench.step()
             if model.is_stopping:
                 model.end(at, "cancelled")

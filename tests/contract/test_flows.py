@@ -418,8 +418,8 @@ def test_results_are_kept_until_the_flow_has_ended(bench: Bench) -> None:
     bench.enqueue(submission)
     found = claims(bench)
     bench.complete(found["a"])
-    bench.set_clock(bench.now_ms + 8 * 86_400_000)
-    bench.raw.zadd(bench.key("lease"), {f"{submission.id}:1": bench.now_ms + 1_000})
+    bench.run(commands.renew(0, [(submission.id, 1)], lease_ms=30 * 86_400_000))
+    bench.advance(8 * 86_400_000)
     bench.step()
     assert bench.state(found["a"].id) is JobState.COMPLETED
     bench.complete(claims(bench)["b"])
