@@ -94,10 +94,11 @@ class Reruns:
     def _judge(self, attempt: int, died_ms: int, again_ms: int) -> list[str]:
         deadline_ms = died_ms + round((self._lease_s + _AFTER_WORKER_S * self._slack) * 1000)
         cause, since_ms = "worker", died_ms
+        reached_ms = min(again_ms, deadline_ms + self._presence.absent_ms(died_ms, again_ms))
         for killed_ms, back_ms in self._store:
             later_ms = killed_ms + round((2 * self._lease_s + _AFTER_STORE_S * self._slack) * 1000)
             # Only a store that was away, or kept still after it came back, while the lease lapsed delays anything.
-            is_between = died_ms <= back_ms + self._lease_s * 1000 and killed_ms <= min(again_ms, deadline_ms)
+            is_between = died_ms <= back_ms + self._lease_s * 1000 and killed_ms <= reached_ms
             if is_between and later_ms > deadline_ms:
                 deadline_ms, cause, since_ms = later_ms, "store", killed_ms
         absent_ms = self._presence.absent_ms(since_ms, again_ms)

@@ -69,7 +69,9 @@ def _make_faults(plan: Plan, made: Installation) -> None:
         elif fault.kind == "freeze_worker":
             made.freeze_worker(fault.pick, plan.size.lease_s * _FROZEN_LEASES)
         else:
+            before = time.monotonic()
             made.kill_store()
+            started += time.monotonic() - before  # what is planned behind it keeps its distance
     while any(worker.thaw_at_ms for worker in made.workers):
         made.tend()
         time.sleep(_TICK_S)

@@ -277,5 +277,8 @@ def test_a_time_without_any_worker_does_not_count() -> None:
     assert report.faults == []
     assert report.figures["slowest of them (s)"] == 9.4
     assert report.figures["longest of these times without any worker, not counted (s)"] == 1
+    history.append({"what": "store_killed", "killed_ms": ms(12.2), "back_ms": ms(12.3)})
+    assert check_history(history).figures["re-runs that the store's death delayed"] == 1
+    del history[-1]
     second["at_ms"] = ms(2.2)
     assert any("10.2 s after the worker's death, 10.0 s" in fault for fault in check_history(history).faults)
