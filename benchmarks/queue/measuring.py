@@ -27,6 +27,8 @@ _LOOK_S = 0.01
 _LIMIT_S = 300.0
 _PRODUCER_LIMIT_S = 300.0
 _STOP_S = 10.0
+_STDERR = 2
+"""Workers greet on standard output, where the table is to stand alone."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Bench:
 
     @contextmanager
     def _worker(self, system: System, env: dict[str, str]) -> Iterator[psutil.Popen]:
-        worker = psutil.Popen(list(system.worker), env=env, cwd=ROOT)
+        worker = psutil.Popen(list(system.worker), env=env, cwd=ROOT, stdout=_STDERR)
         worker.notes = env["BENCH_NOTES"]
         try:
             yield worker
