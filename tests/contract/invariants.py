@@ -58,6 +58,10 @@ def check_invariants(snapshot: Snapshot) -> None:
             assert f":e:{job_id}" not in snapshot, "a log is kept for an event that needs none"
             assert record["s"] in ("scheduled", "queued")
             continue
+        if record.get("dl"):
+            assert f":e:{job_id}" not in snapshot, "a log is kept that needs not be"
+            assert (record["s"], record["n"], record["a"]) == ("running", 2, 1)
+            continue
         check_log(snapshot[f":e:{job_id}"].content, record, job_id)
         progress = [e for e in _events(snapshot[f":e:{job_id}"].content) if e.kind is EventKind.PROGRESS]
         extras = snapshot[f":x:{job_id}"].content if f":x:{job_id}" in snapshot else {}

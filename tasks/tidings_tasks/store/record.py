@@ -171,7 +171,7 @@ class JobRecord:
             expires_ms=fields.get(b"x"),
             concurrency_key=fields[b"ck"].decode().split(":", 2)[2] if b"ck" in fields else None,
             fingerprint=fields[b"fp"].decode().partition(":")[0] if b"fp" in fields else None,
-            usage=extra.get(b"us"),
+            usage=fields.get(b"us"),
             stack=extra[b"st"].decode("utf-8", "replace") if b"st" in extra else None,
             parent=fields[b"pa"].decode() if b"pa" in fields else None,
             step_count=fields.get(b"fl"),

@@ -6,11 +6,14 @@ local id, epoch, seq, limit, max_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), to
 local job = read_record(id)
 if not job then return false end
 local head, log = job.n, P .. ':e:' .. id
-local length = head == 1 and 1 or call('LLEN', log)
+local made = head == 1 and { opening_event(id, job) } or job.dl and { opening_event(id, job), started_event(id, job) }
+local length = made and #made or call('LLEN', log)
 
 local function entries(first, last)
-  if head == 1 then return { opening_event(id, job) } end
-  return call('LRANGE', log, first, last)
+  if not made then return call('LRANGE', log, first, last) end
+  if first < 0 then first = length + first end
+  if last < 0 then last = length + last end
+  return { unpack(made, first + 1, math.min(last + 1, length)) }
 end
 
 local function place_of(text)

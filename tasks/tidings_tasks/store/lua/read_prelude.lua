@@ -18,6 +18,12 @@ local function reason_to_wait(job)
   return most and tonumber(call('HGET', P .. ':qn', job.q) or 0) >= most and 'concurrency' or ''
 end
 
+-- The result of a job that has completed, from where it is not in a place of its own.
+local function result_in_log(id)
+  local text = call('LINDEX', P .. ':e:' .. id, -1)
+  return text and string.match(text, ',"data":{"result":(.*),"duration_s":[%d%.]+}}$')
+end
+
 -- A job's parts: {id, record fields, spec, extras, place in its queue (0 is next; -1 when it stands in none), reason to wait}, or false.
 local function parts(id)
   local job = read_record(id)
@@ -31,7 +37,10 @@ local function parts(id)
     place = not job.pk and call('ZRANK', P .. ':q:' .. job.q, id) or -1
     reason = reason_to_wait(job)
   end
-  return { id, fields, call('GET', P .. ':m:' .. id), call('HGETALL', P .. ':x:' .. id), place, reason }
+  local extras = call('HGETALL', P .. ':x:' .. id)
+  local result = job.s == 'completed' and result_in_log(id)
+  if result then extras[#extras + 1], extras[#extras + 2] = 'r', result end
+  return { id, fields, call('GET', P .. ':m:' .. id), extras, place, reason }
 end
 
 -- Is position (epoch, seq) part of the history that ends at (current, head)? Forks: "epoch:head,…", oldest first.

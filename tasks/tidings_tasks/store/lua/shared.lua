@@ -67,8 +67,12 @@ end
 
 local function scheduled_data(job) return '{"run_at":"' .. iso(job.d) .. '"}' end
 
--- The first event of a job that has no second one yet. It is made when it is asked for: a log of its own for each
--- job that only waits would take a quarter of its memory.
+-- The first events of a job whose log is not kept yet: of one that only waits, and (dl in its record) of one that runs for the first time
+-- and has said nothing. They are made when they are asked for: most jobs end so, and are then written once.
 local function opening_event(id, job)
   return envelope(id, job.e, 1, job.d and 'scheduled' or 'queued', iso(job.c), 0, job.d and scheduled_data(job) or queued_data(job))
+end
+
+local function started_event(id, job)
+  return envelope(id, job.e, 2, 'started', iso(job.st), 1, '{"worker":' .. cjson.encode(job.wk) .. ',"attempt":1}')
 end

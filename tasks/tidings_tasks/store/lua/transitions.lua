@@ -27,11 +27,16 @@ local function trim(job, length)
   end
 end
 
--- Put the first event into the log while the record still says what it says; an event must follow in the same script.
+-- Put the first events into the log while the record still says what they say; another one must follow in the same script.
 local function keep_opening(job)
-  if job.n ~= 1 or opened[job.id] then return end
-  call('RPUSH', P .. ':e:' .. job.id, opening_event(job.id, job))
-  opened[job.id] = true
+  local id = job.id
+  if job.dl then
+    call('RPUSH', P .. ':e:' .. id, opening_event(id, job), started_event(id, job))
+    job.dl = nil
+  elseif job.n == 1 and not opened[id] then
+    call('RPUSH', P .. ':e:' .. id, opening_event(id, job))
+    opened[id] = true
+  end
 end
 
 local function enter_generation(job)
@@ -54,7 +59,7 @@ local function save_fold(job, fold)
     call('LSET', log, -1, stored)
     if job.b > LOG_MAX_BYTES then trim(job, call('LLEN', log)) end
   else
-    local length = call('RPUSH', log, stored)
+    local length = fold.opening and call('RPUSH', log, fold.opening, fold.second, stored) or call('RPUSH', log, stored)
     if length > LOG_MAX_ENTRIES or job.b > LOG_MAX_BYTES then trim(job, length) end
   end
   job.lk = (base or fold.head) .. ':' .. #stored
@@ -65,13 +70,17 @@ local function save_fold(job, fold)
 end
 
 local function emit_progress(job, data)
-  local id = job.id
-  if job.e ~= GEN then enter_generation(job) end
-  local fold = folds[id]
+  local id, fold = job.id, folds[job.id]
   if fold then
     fold.data = data
   else
-    folds[id] = { data = data, head = job.n, attempt = job.a }
+    fold = { data = data, head = job.n, attempt = job.a }
+    folds[id] = fold
+    if job.dl then
+      fold.opening, fold.second = opening_event(id, job), started_event(id, job)
+      job.dl = nil
+    end
+    if job.e ~= GEN then enter_generation(job) end
   end
   job.n = job.n + 1
   changed[id] = job
@@ -84,17 +93,29 @@ local function emit(job, kind, data)
   local id = job.id
   if folds[id] then save_fold(job, folds[id]) end
   local n = job.n + 1
-  local opening = n == 2 and not opened[id] and opening_event(id, job)
+  local opening, second
+  if job.dl then
+    opening, second = opening_event(id, job), started_event(id, job)
+    job.dl = nil
+  elseif n == 2 and not opened[id] then
+    opening = opening_event(id, job)
+    job.dl = kind == 'started' and job.a == 1 and job.e == GEN or nil
+  end
   if job.e ~= GEN then enter_generation(job) end
   job.n = n
   job.lk = nil
   local text = envelope(id, GEN, n, kind, ISO, job.a, data)
   job.b = job.b + #text
   changed[id] = job
-  if opening then
-    call('RPUSH', P .. ':e:' .. id, opening, text)
-  elseif n > 1 then
-    local length = call('RPUSH', P .. ':e:' .. id, text)
+  if n > 1 and not job.dl then
+    local log, length = P .. ':e:' .. id, nil
+    if second then
+      length = call('RPUSH', log, opening, second, text)
+    elseif opening then
+      length = call('RPUSH', log, opening, text)
+    else
+      length = call('RPUSH', log, text)
+    end
     if length > LOG_MAX_ENTRIES or job.b > LOG_MAX_BYTES then trim(job, length) end
   end
   if n > 1 then tell(id, text, 0, 0, '') end -- nobody knows of a new job yet
@@ -186,6 +207,7 @@ local function enter_queue(job, reason, is_first)
 end
 
 local function enter_due(job, state, due_ms, data)
+  if job.dl then keep_opening(job) end
   set(job, 'd', due_ms)
   become(job, state, due_ms)
   emit(job, state, data or scheduled_data(job))
@@ -211,9 +233,10 @@ local function terminate(job, state, event)
 end
 
 local function complete(job, result)
-  call('HSET', P .. ':x:' .. job.id, 'r', result)
   local text = '"result":' .. result
   if #result > RESULT_INLINE_MAX_BYTES then text = '"result_ref":"/api/jobs/' .. job.id .. '/result"' end
+  -- Otherwise it stands in the log's last event; the results of a flow's parts are looked up by others.
+  if #result > RESULT_INLINE_MAX_BYTES or job.pa or job.fl then call('HSET', P .. ':x:' .. job.id, 'r', result) end
   terminate(job, 'completed', '{' .. text .. ',"duration_s":' .. duration(job) .. '}')
 end
 

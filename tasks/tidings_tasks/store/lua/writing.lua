@@ -6,7 +6,7 @@ local function retry(job, err, delay_ms)
 end
 
 local function keep_usage(job, usage)
-  if usage and usage ~= '' then call('HSET', P .. ':x:' .. job.id, 'us', usage) end
+  if usage and usage ~= '' then set(job, 'us', usage) end
 end
 
 local VERBS = {
