@@ -120,6 +120,8 @@ def test_a_restarted_store_with_all_its_data_keeps_every_position(
     claim = own_bench.start()
     own_bench.progress(claim, 10)
     positions = [f"{own_bench.record(claim.id).epoch}:{seq}" for seq in range(4)]
+    # While it syncs, a store may put off writing to its file.
+    assert own_bench.raw.execute_command("WAITAOF", 1, 0, 30_000)[0] == 1
     private_valkey.kill()
     private_valkey.start()
     own_bench.reconnect()

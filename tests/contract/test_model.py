@@ -322,6 +322,8 @@ def test_the_model_notices_a_store_that_differs(bench: Bench) -> None:
     machine.begin()
     machine.step(worker="w1", batch=[], wants=[("a", 1)], most=1)
     [other] = machine.known
+    log = {"job": 0, "attempt": 0, "number": 1, "verb": Verb.LOG, "extra": ""}
+    machine.step(worker="w1", batch=[log], wants=[], most=1)
     machine.begin()
     [_, job_id] = machine.known
     faults: list[Callable[[], object]] = [

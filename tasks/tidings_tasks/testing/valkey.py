@@ -198,6 +198,11 @@ class MemoryValkey:
         self._get(key, list)[int(at)] = value
         return b"OK"
 
+    def _do_lindex(self, key: bytes, at: bytes) -> bytes | None:
+        entries: list[bytes] = self._get(key, list)
+        place = int(at)
+        return entries[place] if -len(entries) <= place < len(entries) else None
+
     def _do_lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
         return _slice(self._get(key, list), first, last)
 

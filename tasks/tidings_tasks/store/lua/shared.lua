@@ -73,6 +73,6 @@ local function opening_event(id, job)
   return envelope(id, job.e, 1, job.d and 'scheduled' or 'queued', iso(job.c), 0, job.d and scheduled_data(job) or queued_data(job))
 end
 
-local function started_event(id, job)
-  return envelope(id, job.e, 2, 'started', iso(job.st), 1, '{"worker":' .. cjson.encode(job.wk) .. ',"attempt":1}')
-end
+local function first_start(job) return '{"worker":' .. cjson.encode(job.wk) .. ',"attempt":1}' end
+
+local function started_event(id, job) return envelope(id, job.e, 2, 'started', iso(job.st), 1, first_start(job)) end

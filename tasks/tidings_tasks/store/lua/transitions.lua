@@ -99,7 +99,8 @@ local function emit(job, kind, data)
     job.dl = nil
   elseif n == 2 and not opened[id] then
     opening = opening_event(id, job)
-    job.dl = kind == 'started' and job.a == 1 and job.e == GEN or nil
+    -- Compared, since other releases may say more, and what is made later must be what was told.
+    job.dl = kind == 'started' and job.e == GEN and data == first_start(job) or nil
   end
   if job.e ~= GEN then enter_generation(job) end
   job.n = n
