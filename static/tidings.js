@@ -211,7 +211,7 @@ export class Tidings extends EventTarget {
 
   /**
    * The caller's jobs, newest first.
-   * @param {{status?: JobState, type?: string, queue?: string, tag?: string, created_after?: string, limit?: number, cursor?: string}} [filter]
+   * @param {{status?: JobState, type?: string, queue?: string, tag?: string, parent?: string, created_after?: string, limit?: number, cursor?: string}} [filter]
    * @returns {Promise<{jobs: Job[], next_cursor: string | null}>}
    */
   list(filter = {}) {

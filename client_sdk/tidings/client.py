@@ -200,16 +200,21 @@ class Client:
         type: str | None = None,
         queue: str | None = None,
         tag: str | None = None,
+        parent: str | None = None,
         created_after: datetime | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> JobPage:
-        """Return one page of the caller's jobs, newest first; ``next_cursor`` leads to the next page."""
+        """Return one page of the caller's jobs, newest first; ``next_cursor`` leads to the next page.
+
+        ``parent``: the steps of this flow, as far as they are jobs.
+        """
         filters = {
             "status": None if status is None else str(status),
             "type": type,
             "queue": queue,
             "tag": tag,
+            "parent": parent,
             "created_after": None if created_after is None else created_after.isoformat(),
             "limit": None if limit is None else str(limit),
             "cursor": cursor,
@@ -224,6 +229,7 @@ class Client:
         type: str | None = None,
         queue: str | None = None,
         tag: str | None = None,
+        parent: str | None = None,
         created_after: datetime | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Job]:
@@ -231,14 +237,9 @@ class Client:
         left, cursor = limit, None
         while left is None or left > 0:
             page = await self.jobs_page(
-                status=status,
-                type=type,
-                queue=queue,
-                tag=tag,
-                created_after=created_after,
-                limit=MAX_PAGE_JOBS if left is None else min(left, MAX_PAGE_JOBS),
-                cursor=cursor,
-            )
+                status=status, type=type, queue=queue, tag=tag, parent=parent, created_after=created_after,
+                limit=MAX_PAGE_JOBS if left is None else min(left, MAX_PAGE_JOBS), cursor=cursor,
+            )  # fmt: skip
             for job in page.jobs[:left]:
                 yield job
             left = None if left is None else left - len(page.jobs)

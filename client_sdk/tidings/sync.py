@@ -128,6 +128,7 @@ class SyncClient:
         type: str | None = None,
         queue: str | None = None,
         tag: str | None = None,
+        parent: str | None = None,
         created_after: datetime | None = None,
         limit: int | None = None,
         cursor: str | None = None,
@@ -139,6 +140,7 @@ class SyncClient:
                 type=type,
                 queue=queue,
                 tag=tag,
+                parent=parent,
                 created_after=created_after,
                 limit=limit,
                 cursor=cursor,
@@ -152,13 +154,15 @@ class SyncClient:
         type: str | None = None,
         queue: str | None = None,
         tag: str | None = None,
+        parent: str | None = None,
         created_after: datetime | None = None,
         limit: int | None = None,
     ) -> Iterator[Job]:
         """See `Client.jobs`."""
         jobs = self._client.jobs(
-            status=status, type=type, queue=queue, tag=tag, created_after=created_after, limit=limit
-        )
+            status=status, type=type, queue=queue, tag=tag, parent=parent, created_after=created_after,
+            limit=limit,
+        )  # fmt: skip
         while (job := self._thread.run(_next(jobs))) is not None:
             yield job
 

@@ -9,6 +9,7 @@
 import { html, useEffect, useState } from "../vendor/htm-preact.module.js";
 import { isTerminal } from "../tidings.js";
 import { Bar, Pill, stateWords, useNow } from "./bits.js";
+import { FlowSteps } from "./flow_steps.js";
 import { ago, duration, remaining } from "./format.js";
 import { LogView, OutputView } from "./log_view.js";
 import { aboutJob, nameOfJob } from "./naming.js";
@@ -33,6 +34,7 @@ export function JobDetail({ book, id, onRetried }) {
       <a class="back" href="#/jobs">← All jobs</a>
       <${Heading} job=${job} book=${book} onRetried=${onRetried} />
       <${ProgressCard} job=${job} />
+      ${job.type === "flow" && job.input?.steps && html`<${FlowSteps} book=${book} job=${job} />`}
       ${(job.status === "completed" || job.error) && html`<${ResultView} key=${job.id} job=${job} book=${book} />`}
       ${detail && detail.output.length > 0 && html`<${OutputView} parts=${detail.output} />`}
       ${detail && html`<${LogView} lines=${detail.log} cut=${detail.cut} />`}
@@ -171,6 +173,7 @@ function Facts({ job }) {
     ["Attempts", job.attempt ? String(job.attempt) : null],
     ["Worker", job.worker],
     ["Tags", job.tags?.join(", ")],
+    ["Step of", job.parent && html`<a href="#/jobs/${job.parent}"><code>${job.parent}</code></a> (${job.step})`],
     ["Repeats", job.retry_of && html`<a href="#/jobs/${job.retry_of}"><code>${job.retry_of}</code></a>`],
   ];
   return html`

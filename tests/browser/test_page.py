@@ -218,6 +218,29 @@ async def test_a_running_job_can_be_cancelled_and_run_again(enter: Enter) -> Non
     await _until_state(page, "Cancelled")
 
 
+async def test_a_flow_shows_its_steps(enter: Enter, live_stack: LiveStack) -> None:
+    """Those that wait, those that run and those that have ended; each leads to its job, and that one back."""
+    page = await enter("flows")
+    play = {"type": "demo.steps", "input": {"steps": 10, "delay_ms": 100}}
+    body = {
+        "type": "flow",
+        "input": {"steps": [{"name": "one", **play}, {"name": "two", "after": ["one"], **play}]},
+    }
+    headers = {"Authorization": f"Bearer {live_stack.token('flows')}"}
+    answer = await page.request.post(f"{live_stack.url}/api/jobs", headers=headers, data=body)
+    flow_id = (await answer.json())["id"]
+    await page.evaluate(f"location.hash = '#/jobs/{flow_id}'")
+    steps = page.get_by_role("region", name="Steps")
+    await expect(steps.locator(".pill")).to_have_text(["Running", "Waiting"], timeout=PATIENCE_MS)
+    await expect(steps.locator(".pill")).to_have_text(["Completed", "Running"], timeout=PATIENCE_MS)
+    await expect(steps.locator(".pill")).to_have_text(["Completed", "Completed"], timeout=PATIENCE_MS)
+    await expect(page.get_by_role("main").get_by_text("2 of 2")).to_be_visible(timeout=PATIENCE_MS)
+    await steps.get_by_role("link", name="two").click()
+    await page.get_by_text("Details").click()
+    await page.get_by_role("link", name=flow_id).last.click()
+    await expect(steps).to_be_visible()
+
+
 async def test_a_failed_job_says_why(enter: Enter) -> None:
     """Each attempt is in the log and apart in the output, and a bar that stopped is no sign of success."""
     page = await enter()

@@ -277,6 +277,27 @@ def test_a_flow_ends_when_its_time_is_over(bench: Bench) -> None:
     assert statuses(bench, flow) == {"a": "cancelled", "b": "cancelled", "c": "skipped"}
 
 
+def test_a_debounced_flow_is_replaced_whole(bench: Bench) -> None:
+    """Its steps are those of the last one; nothing but a flow takes its place, and it takes that of nothing else."""
+    run = {"delay_s": 60, "dedup_key": "k", "debounce": True}
+    first, second = flow_of(bench, DIAMOND, run=run), flow_of(bench, {"only": ()}, run=run)
+    bench.enqueue(first)
+    [entry] = bench.enqueue(second)
+    assert (entry.outcome, entry.id) == (Outcome.DUPLICATE, first.id)
+    bench.advance(1)
+    bench.enqueue(bench.submission(due="+90000", dedup_key="k", debounce=True))
+    bench.advance(59_999)
+    bench.step()
+    found = claims(bench)
+    assert set(found) == {"only"}
+    assert bench.record(first.id).step_ids == [found["only"].id]
+    bench.complete(found["only"])
+    assert bench.state(first.id) is JobState.COMPLETED
+    job_id = bench.add(due="+60000", dedup_key="j", debounce=True)
+    bench.enqueue(flow_of(bench, DIAMOND, run=run | {"dedup_key": "j"}))
+    assert bench.record(job_id).step_ids == []
+
+
 def test_a_step_may_wait_longer(bench: Bench) -> None:
     """Its delay counts from when its turn has come."""
     body = {

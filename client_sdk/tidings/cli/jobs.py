@@ -79,6 +79,9 @@ def jobs(
     type: Annotated[str | None, typer.Option(help="Only jobs of this type.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only the steps of this flow that are jobs already.")
+    ] = None,
     created_after: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only younger jobs (ISO 8601).")
     ] = None,
@@ -89,7 +92,9 @@ def jobs(
     since = read_time(created_after, "--created-after")
 
     async def work(client: Client) -> bool:
-        found = client.jobs(status=status, type=type, queue=queue, tag=tag, created_after=since, limit=limit)
+        found = client.jobs(
+            status=status, type=type, queue=queue, tag=tag, parent=parent, created_after=since, limit=limit
+        )
         listed = [job async for job in found]
         if as_json:
             for job in listed:

@@ -14,7 +14,6 @@ from tidings.protocol.errors import InvalidInput
 from tidings.protocol.ids import JOB_ID_PATTERN
 from tidings_tasks.store import JobRecord, Store, Tenant, commands
 from tidings_tasks.store.bulk_commands import read_jobs
-from tidings_tasks.store.flow_plan import step_id
 
 from ..context import FORECAST, STORE
 from ..eta import Forecast
@@ -118,7 +117,7 @@ async def _steps_of(store: Store, tenant: Tenant, flow_id: str) -> list[str]:
     flow = await store.run(commands.read_job(flow_id))
     if flow is None or flow.tenant != tenant:
         return []
-    return [step_id(flow_id, number) for number in range(flow.step_count or 0, 0, -1)]
+    return flow.step_ids[::-1]
 
 
 async def _read_steps(store: Store, shard: int, ids: Sequence[str]) -> list[JobRecord]:

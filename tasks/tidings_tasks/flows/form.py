@@ -55,6 +55,14 @@ class StepInput(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
+_EXAMPLE = {
+    "chain": [
+        {"name": "first", "type": "demo.steps", "input": {"steps": 5, "delay_ms": 200}},
+        {"name": "second", "type": "demo.steps", "input": {"steps": {"$result": "first.steps"}}},
+    ]
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """A step with its name, what it waits for by name, and the field of the input that it was written in."""
@@ -68,7 +76,7 @@ class Drawn:
 class FlowInput(BaseModel):
     """A flow. Write `steps`, or for the usual forms `chain`, or `group` and maybe `then`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
     steps: list[StepInput] | None = Field(
         default=None, min_length=1, max_length=MAX_STEPS, description="Any steps; `after` says their order."

@@ -11,6 +11,7 @@ import orjson
 
 from tidings.protocol import JobState, Position
 
+from .flow_plan import step_id
 from .keys import Tenant
 
 __all__ = ["RESULT_INLINE_MAX_BYTES", "JobRecord", "Spec", "iso_time"]
@@ -127,8 +128,9 @@ class JobRecord:
     """The traceback of a dead letter; for admins alone."""
     parent: str | None = None
     """The flow that it is a step of."""
-    step_count: int | None = None
-    """How many steps it has, for a flow."""
+    step_count: int = 0
+    """How many steps it has, being a flow; their ids are made from that of ``steps_from``."""
+    steps_from: str = ""
 
     @property
     def tenant(self) -> Tenant:
@@ -139,6 +141,11 @@ class JobRecord:
     def position(self) -> str:
         """The position of a receiver that knows this record."""
         return str(Position(self.epoch, self.head))
+
+    @property
+    def step_ids(self) -> list[str]:
+        """Of a flow: the ids of its steps, in order; not all of them need be jobs."""
+        return [step_id(self.steps_from, number) for number in range(1, self.step_count + 1)]
 
     @classmethod
     def from_parts(cls, parts: Sequence[Any]) -> JobRecord:
@@ -174,7 +181,8 @@ class JobRecord:
             usage=fields.get(b"us"),
             stack=extra[b"st"].decode("utf-8", "replace") if b"st" in extra else None,
             parent=fields[b"pa"].decode() if b"pa" in fields else None,
-            step_count=fields.get(b"fl"),
+            step_count=fields.get(b"fl", 0),
+            steps_from=fields.get(b"fb", job_id).decode(),
         )
 
     def status_view(self) -> dict[str, Any]:

@@ -45,7 +45,8 @@
 --   dl the log of two events is not kept, us what the last attempt used (JSON),
 --   x not to begin after (ms), ck cl concurrency gate and how many may pass, dp dependency, dk deduplication key (until it ends),
 --   pk the gate it is parked at, fp its group of dead letters, pa pi the flow it is part of and
---   which step, nd true: its input refers to results of others, fl how many steps it has, being a flow
+--   which step, nd true: its input refers to results of others, fl how many steps it has, being a flow, fb of which id theirs
+--   are made, when of another one
 
 local FORKS_KEPT = 16
 local FOREVER = 9007199254740991 -- ms; Lua counts no further

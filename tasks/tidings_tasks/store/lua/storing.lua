@@ -135,10 +135,16 @@ end
 local function replace(entry)
   local job, due_ms = load(entry.id), time_of(entry.wanted.due)
   local spec = P .. ':m:' .. entry.id
+  local plan = entry.wanted.options.fl
   if due_ms <= NOW or job.d == due_ms and call('GET', spec) == entry.wanted.spec then return end
+  -- A worker cannot run a flow, nor the store another job.
+  if (plan == nil) ~= (job.fl == nil) then return end
   keep_opening(job)
   put_text(spec, entry.wanted.spec)
-  if job.fl then keep_plan(job, entry.wanted.options.fl) end
+  if plan then
+    keep_plan(job, plan)
+    set(job, 'fb', entry.wanted.id)
+  end
   set(job, 'd', due_ms)
   put_timed(P .. ':due', job.id, due_ms)
   emit(job, 'scheduled', scheduled_data(job))
