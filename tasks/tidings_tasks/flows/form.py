@@ -55,7 +55,7 @@ class StepInput(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-_EXAMPLE = {
+_EXAMPLE: Any = {
     "chain": [
         {"name": "first", "type": "demo.steps", "input": {"steps": 5, "delay_ms": 200}},
         {"name": "second", "type": "demo.steps", "input": {"steps": {"$result": "first.steps"}}},
