@@ -110,6 +110,34 @@ async def test_a_flow_is_cancelled_and_retried(rest: Rest) -> None:
     assert (step["parent"], step["priority"]) == (again["id"], 2)
 
 
+@pytest.mark.parametrize("claims", [0, 1])
+async def test_cancelling_by_filter_cancels_flows_before_their_steps(rest: Rest, claims: int) -> None:
+    """A flow all of whose jobs are cancelled is cancelled, and not failed for the loss of a step; all are counted."""
+    inner = {"name": "in", "type": "flow", "input": {"chain": [STEP]}}
+    flow = await rest.submit(type="flow", input={"group": [inner, STEP]})
+    alone = await rest.submit(queue="default")
+    for _ in range(claims):
+        await rest.claim()
+    body = {"all": True, "reason": "enough"}
+    _, counted = await rest.call("POST", "/api/jobs/cancel", json=body | {"dry_run": True})
+    assert (counted["matched"], counted["cancelled"]) == (5, 0)
+    _, done = await rest.call("POST", "/api/jobs/cancel", json=body)
+    assert done["matched"] == done["cancelled"] + done["cancelling"] == 5
+    for job in (flow, alone):
+        _, view = await rest.call("GET", f"/api/jobs/{job['id']}")
+        expected = "running" if claims and job is flow else "cancelled"
+        assert (view["status"], view["cancel_requested"]) == (expected, job is flow)
+
+
+async def test_cancelling_some_steps_by_filter_fails_their_flow(rest: Rest) -> None:
+    """What the filter does not let through is not cancelled: the flow goes the way of its policy."""
+    flow = await submit(rest)
+    _, done = await rest.call("POST", "/api/jobs/cancel", json={"type": "test.rows"})
+    assert (done["matched"], done["cancelled"]) == (1, 1)
+    _, view = await rest.call("GET", f"/api/jobs/{flow['id']}")
+    assert (view["status"], view["error"]["message"]) == ("failed", "step a was cancelled")
+
+
 async def test_a_retried_step_is_a_job_of_its_own(rest: Rest) -> None:
     """It runs outside of the flow, which has ended."""
     flow = await submit(rest)

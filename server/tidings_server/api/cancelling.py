@@ -8,10 +8,11 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from tidings.protocol import JobState
 from tidings.protocol.bulk import CancelJobs, CancelledJobs
 from tidings.protocol.errors import InvalidInput, PayloadTooLarge, UnsupportedMediaType
 from tidings_tasks.store import JobRecord, Store, commands
-from tidings_tasks.store.bulk_commands import list_open
+from tidings_tasks.store.bulk_commands import list_open, read_jobs
 
 from ..context import STORE
 from .answers import json_answer
@@ -27,28 +28,36 @@ _CANCELLED_AT_ONCE: Final = 8
 
 
 async def cancel_jobs(request: web.Request) -> web.StreamResponse:
-    """Cancel what the filter lets through, or only count it. Looks at 2,000 open jobs at most."""
+    """Cancel what the filter lets through, or only count it. Looks at 2,000 open jobs at most, and at the flows they belong to."""
     body, _ = await read_json(request, CancelJobs)
     caller, store = identity_of(request), request.app[STORE]
     shard = store.keyspace.shard_of_tenant(caller.tenant)
     after_id = read_cursor(body.cursor)
-    matched = 0
+    counted: set[str] = set()
+    flows: dict[str, JobRecord] = {}
     outcomes: list[str] = []
     next_cursor: str | None = None
     for _ in range(0, MAX_LOOKED_AT, _READ_AT_ONCE):
         page = await store.run(list_open(shard, caller.tenant, after_id=after_id, limit=_READ_AT_ONCE))
         if not page:
             break
-        chosen = [record for record in page if _admits(body, record)]
-        matched += len(chosen)
+        await _read_flows(store, shard, page, flows)
+        chosen = {record.id: record for record in page if _admits(body, record)}
+        # A flow is cancelled before its steps are: one that loses a step fails.
+        above = {job_id: _flows_above(body, record, flows) for job_id, record in chosen.items()}
+        chosen |= {flow.id: flow for found in above.values() for flow in found}
+        new = [record for job_id, record in chosen.items() if job_id not in counted]
+        counted |= chosen.keys()
         if not body.dry_run:
-            outcomes += await _cancel(store, chosen, orjson.dumps(caller.subject), orjson.dumps(body.reason))
+            alone = [record for record in new if not _flows_above(body, record, flows)]
+            outcomes += await _cancel(store, alone, orjson.dumps(caller.subject), orjson.dumps(body.reason))
+            outcomes += [_end_with_its_flow(record) for record in new if _flows_above(body, record, flows)]
         after_id = page[-1].id
     else:
         next_cursor = make_cursor(after_id)
     return json_answer(
         {
-            "matched": matched,
+            "matched": len(counted),
             "cancelled": outcomes.count("cancelled"),
             "cancelling": outcomes.count("cancelling"),
             "next_cursor": next_cursor,
@@ -66,6 +75,31 @@ async def _cancel(store: Store, records: list[JobRecord], by: bytes, reason: byt
         )
         outcomes += [outcome for outcome, _, _ in replies]
     return outcomes
+
+
+async def _read_flows(
+    store: Store, shard: int, records: list[JobRecord], flows: dict[str, JobRecord]
+) -> None:
+    """Read the flows that these are steps of, and the flows that those are within."""
+    wanted = {record.parent for record in records if record.parent} - flows.keys()
+    while wanted:
+        found = [record for record in await store.run(read_jobs(shard, sorted(wanted))) if record is not None]
+        flows |= {record.id: record for record in found}
+        wanted = {record.parent for record in found if record.parent} - flows.keys()
+
+
+def _flows_above(body: CancelJobs, record: JobRecord, flows: dict[str, JobRecord]) -> list[JobRecord]:
+    """Return the flows that the job is a step of and that are to be cancelled too."""
+    above: list[JobRecord] = []
+    while (flow := flows.get(record.parent or "")) is not None:
+        if _admits(body, flow):
+            above.append(flow)
+        record = flow
+    return above
+
+
+def _end_with_its_flow(record: JobRecord) -> str:
+    return "cancelling" if record.state is JobState.RUNNING else "cancelled"
 
 
 def _admits(body: CancelJobs, record: JobRecord) -> bool:
