@@ -111,7 +111,7 @@ def _newer_event(bench: Bench, job_id: str) -> bytes:
     bench.raw.eval(
         """
         local record = cmsgpack.unpack(redis.call('GET', KEYS[1]))
-        record.n, record.b, record.lk = record.n + 1, record.b + #ARGV[1], nil
+        record.n, record.b, record.lb = record.n + 1, record.b + #ARGV[1], nil
         redis.call('SET', KEYS[1], cmsgpack.pack(record))
         redis.call('RPUSH', KEYS[2], ARGV[1])
         """,

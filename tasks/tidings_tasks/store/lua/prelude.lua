@@ -9,7 +9,7 @@
 --   :meta        hash    format, shards, run (the node's run id), gen (the generation), reap (no lease is reaped before)
 --   :clock       string  the newest time any script that changed something has seen, ms; time never goes back
 --   :j:<id>      string  the record: what changes of a job (MessagePack)            :m:<id>  string  what never changes (JSON)
---   :x:<id>      hash    p progress, r result (when it is not in the log's last event), er error (JSON), st its traceback
+--   :x:<id>      hash    p progress, r result (when they are not in the log's last event), er error (JSON), st traceback
 --   :e:<id>      list    the log: whole envelopes; not kept while it has but the first event, or dl is set
 --   :q:<queue>   zset    queued jobs by priority, then turn (lines.lua)             :wake:<queue>  list, at most one token
 --   :v:<queue>   zset    <priority>/<owner>: the turn of the owner's last job there, for those that may still be ahead of others
@@ -40,7 +40,7 @@
 --
 -- The record leaves out what is as it always begins. Its fields:
 --   s state, q queue, p priority, ow owner scope, ma max attempts, c created, u updated (when not c), d due, st started, f finished (ms),
---   e epoch, n head, fk forks "epoch:head,…", b bytes in the log, lk "base:size" of a progress entry at its end, a attempt, t tries,
+--   e epoch, n head, fk forks "epoch:head,…", b bytes in the log, lb ls of a progress entry at its end: the seq it follows on and its size, a attempt, t tries,
 --   lw lost workers, w last write number, wk worker, cb who asked to cancel, cr why (JSON texts), kc kf retention (when unusual),
 --   dl the log of two events is not kept, us what the last attempt used (JSON),
 --   x not to begin after (ms), ck cl concurrency gate and how many may pass, dp dependency, dk deduplication key (until it ends),

@@ -18,10 +18,13 @@ local function reason_to_wait(job)
   return most and tonumber(call('HGET', P .. ':qn', job.q) or 0) >= most and 'concurrency' or ''
 end
 
--- The result of a job that has completed, from where it is not in a place of its own.
-local function result_in_log(id)
+-- What is in the log's last event, and nowhere else: a field of extras and its value, or nothing.
+local function extra_in_log(id, job)
+  if not job.lb and job.s ~= 'completed' then return nil end
   local text = call('LINDEX', P .. ':e:' .. id, -1)
-  return text and string.match(text, ',"data":{"result":(.*),"duration_s":[%d%.]+}}$')
+  if not text then return nil end
+  if job.lb then return 'p', data_of(text) end
+  return 'r', string.match(text, ',"data":{"result":(.*),"duration_s":[%d%.]+}}$')
 end
 
 -- A job's parts: {id, record fields, spec, extras, place in its queue (0 is next; -1 when it stands in none), reason to wait}, or false.
@@ -38,8 +41,8 @@ local function parts(id)
     reason = reason_to_wait(job)
   end
   local extras = call('HGETALL', P .. ':x:' .. id)
-  local result = job.s == 'completed' and result_in_log(id)
-  if result then extras[#extras + 1], extras[#extras + 2] = 'r', result end
+  local name, value = extra_in_log(id, job)
+  if value then extras[#extras + 1], extras[#extras + 2] = name, value end
   return { id, fields, call('GET', P .. ':m:' .. id), extras, place, reason }
 end
 

@@ -20,7 +20,7 @@ local COMPLETED_KEPT_MS, FAILED_KEPT_MS = 604800000, 2592000000
 
 -- A record leaves out what is as it always begins.
 local RECORD = { __index = {
-  s = '', fk = '', lk = '', wk = '', cb = '', cr = '', n = 0, b = 0, a = 0, t = 0, w = 0, lw = 0, st = 0,
+  s = '', fk = '', wk = '', cb = '', cr = '', n = 0, b = 0, a = 0, t = 0, w = 0, lw = 0, st = 0,
   kc = COMPLETED_KEPT_MS, kf = FAILED_KEPT_MS,
 } }
 
@@ -60,6 +60,9 @@ local function folded_envelope(id, epoch, seq, prev, kind, at, attempt, data)
   return '{"job_id":"' .. id .. '","epoch":"' .. epoch .. '","seq":' .. seq .. ',"prev":' .. prev .. ',"kind":"' .. kind ..
     '","at":"' .. at .. '","attempt":' .. attempt .. ',"data":' .. data .. '}'
 end
+
+-- The data of an event of a log.
+local function data_of(text) return string.match(text, '^.-,"data":(.*)}$') end
 
 local function queued_data(job, reason)
   return '{"queue":' .. cjson.encode(job.q) .. ',"priority":' .. int(job.p) .. (reason or '') .. '}'

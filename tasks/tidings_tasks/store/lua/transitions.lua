@@ -42,7 +42,7 @@ end
 local function enter_generation(job)
   job.fk = add_fork(job.fk, job.e, job.n)
   job.e = GEN
-  job.lk = nil
+  job.lb, job.ls = nil, nil
 end
 
 -- Put a script's run of progress into the log: one entry, in the place of progress right before it, and it says so by prev. The newest
@@ -50,11 +50,11 @@ end
 local function save_fold(job, fold)
   local id, log = job.id, P .. ':e:' .. job.id
   folds[id] = nil
-  local base, size = string.match(job.lk, '^(%d+):(%d+)$')
+  local base = job.lb
   local prev = base or job.n - fold.head > 1 and fold.head
   local stored = prev and folded_envelope(id, GEN, job.n, prev, 'progress', ISO, fold.attempt, fold.data)
     or envelope(id, GEN, job.n, 'progress', ISO, fold.attempt, fold.data)
-  job.b = job.b + #stored - tonumber(size or 0)
+  job.b = job.b + #stored - (base and job.ls or 0)
   if base then
     call('LSET', log, -1, stored)
     if job.b > LOG_MAX_BYTES then trim(job, call('LLEN', log)) end
@@ -62,8 +62,7 @@ local function save_fold(job, fold)
     local length = fold.opening and call('RPUSH', log, fold.opening, fold.second, stored) or call('RPUSH', log, stored)
     if length > LOG_MAX_ENTRIES or job.b > LOG_MAX_BYTES then trim(job, length) end
   end
-  job.lk = (base or fold.head) .. ':' .. #stored
-  call('HSET', P .. ':x:' .. id, 'p', fold.data)
+  job.lb, job.ls = base or fold.head, #stored
   for _, feed in ipairs(feeds_of(job)) do
     if feed.is_heard then return pass_progress(job, envelope(id, GEN, job.n, 'progress', ISO, fold.attempt, fold.data)) end
   end
@@ -90,8 +89,13 @@ end
 -- Append one event: log first, then the job's channel, then its feeds. Returns nothing; the job's head has moved by one.
 local function emit(job, kind, data)
   if kind == 'progress' then return emit_progress(job, data) end
-  local id = job.id
-  if folds[id] then save_fold(job, folds[id]) end
+  local id, fold = job.id, folds[job.id]
+  if fold then
+    save_fold(job, fold)
+    call('HSET', P .. ':x:' .. id, 'p', fold.data)
+  elseif job.lb then
+    call('HSET', P .. ':x:' .. id, 'p', data_of(call('LINDEX', P .. ':e:' .. id, -1)))
+  end
   local n = job.n + 1
   local opening, second
   if job.dl then
@@ -104,7 +108,7 @@ local function emit(job, kind, data)
   end
   if job.e ~= GEN then enter_generation(job) end
   job.n = n
-  job.lk = nil
+  job.lb, job.ls = nil, nil
   local text = envelope(id, GEN, n, kind, ISO, job.a, data)
   job.b = job.b + #text
   changed[id] = job
