@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tidings_tasks.store import Keyspace, commands
+from tidings_tasks.store import Keyspace, submissions
 from tidings_tasks.testing.valkey import Clock, MemoryValkey
 
 from . import (
@@ -78,7 +78,7 @@ def test_any_sequence_of_commands_leaves_both_alike(
     twins: TwinBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Replies, records, logs, feeds, counts and indexes, byte for byte, in any order of commands."""
-    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", MAX_QUEUE_LENGTH)
+    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", MAX_QUEUE_LENGTH)
 
     class Machine(StoreMachine):
         pass

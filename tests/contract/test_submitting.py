@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from tidings.protocol import JobState
-from tidings_tasks.store import Command, Outcome, Submission, Tenant, Verb, commands
+from tidings_tasks.store import Command, Outcome, Submission, Tenant, Verb, commands, submissions
 
 from .bench import ALICE, START_MS, Bench
 
@@ -108,7 +108,7 @@ def test_a_stored_job_is_answered_as_created_however_far_it_is(bench: Bench) -> 
 
 def test_a_full_queue_takes_what_it_has_room_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound is exact, within a call and over calls, and another queue has its own."""
-    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 3)
+    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", 3)
     assert outcomes(bench.enqueue(bench.submission(), bench.submission())) == ["created"] * 2
     batch = [bench.submission(), bench.submission(), bench.submission(queue="other")]
     assert outcomes(bench.enqueue(*batch)) == ["created", "full", "created"]
@@ -118,7 +118,7 @@ def test_a_full_queue_takes_what_it_has_room_for(bench: Bench, monkeypatch: pyte
 
 def test_what_waits_for_its_time_is_bounded_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scheduled jobs have a bound of their own, over all queues, and take no room in a queue."""
-    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 2)
+    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", 2)
     later = [bench.submission(due="+1000", queue=queue) for queue in ("a", "b", "c")]
     assert outcomes(bench.enqueue(*later)) == ["created", "created", "full"]
     assert outcomes(bench.enqueue(*[bench.submission(queue="a") for _ in range(3)])) == [
@@ -132,18 +132,18 @@ def test_all_or_none_stores_nothing_when_one_is_refused(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch is refused whole, and a repeat of it later stores it whole."""
-    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 2)
+    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", 2)
     batch = [bench.submission(), keyed(bench), bench.submission()]
     before = bench.snapshot()
     assert outcomes(bench.enqueue(*batch, all_or_none=True)) == ["refused", "refused", "full"]
     assert bench.snapshot() == before
-    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 3)
+    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", 3)
     assert outcomes(bench.enqueue(*batch, all_or_none=True)) == ["created"] * 3
 
 
 def test_a_twin_of_a_refused_request_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no replay of a job that was not stored."""
-    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 1)
+    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", 1)
     bench.add(queue="other")
     batch = [keyed(bench), keyed(bench), bench.submission(queue="other")]
     assert outcomes(bench.enqueue(*batch, all_or_none=True)) == ["refused", "refused", "full"]
@@ -158,7 +158,7 @@ def test_all_or_none_counts_a_replayed_job_as_stored(bench: Bench) -> None:
 
 def test_a_full_queue_answers_twins_alike(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two requests under one key that find no room are both told so."""
-    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 0)
+    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", 0)
     assert outcomes(bench.enqueue(keyed(bench), keyed(bench))) == ["full", "full"]
 
 
@@ -167,7 +167,7 @@ def test_requests_under_a_key_that_found_no_room_are_all_told_so(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, fingerprint: str
 ) -> None:
     """Also one that would have had room: a repeat of the call must find the same, and the key stays free."""
-    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 1)
+    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", 1)
     bench.add(queue="full")
     second = bench.submission(queue="free", idempotency_key="k", fingerprint=fingerprint)
     first = bench.submission(queue="full", idempotency_key="k", fingerprint="f")

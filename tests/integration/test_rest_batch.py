@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.rest import Rest, make_settings, make_token, serve
 from tidings.protocol.bulk import MAX_BATCH
-from tidings_tasks.store import commands
+from tidings_tasks.store import submissions
 
 JSON = {"Content-Type": "application/json"}
 
@@ -129,7 +129,7 @@ async def test_a_repeat_with_the_key_is_the_same_batch(rest: Rest) -> None:
 
 async def test_a_full_queue_refuses_the_whole_batch(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the jobs for another queue."""
-    monkeypatch.setattr(commands, "MAX_QUEUE_LENGTH", 2)
+    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", 2)
     answer, problem = await send(rest, [rows(), rows(queue="critical"), rows(), rows()])
     assert (answer.status, problem["code"]) == (429, "queue_full")
     assert await count(rest) == 0

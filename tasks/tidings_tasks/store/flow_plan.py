@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tidings.protocol.ids import make_job_id, shard_of, time_ms_of
 
 if TYPE_CHECKING:
-    from .commands import Submission
+    from .submissions import Submission
 
 __all__ = ["FlowPlan", "PlannedStep", "step_id"]
 
