@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from tidings.protocol import JobState, Position
-from tidings_tasks.store import StepReply, Submission, Tenant, Verb, Write, commands, submissions
+from tidings_tasks.store import StepReply, Submission, Tenant, Verb, Write, commands
 
 from .bench import ALICE, LEASE_MS, START_MS, Bench, spec_of
 from .model import DAY_MS, Model, ModelJob
@@ -286,7 +286,7 @@ def compare_job(snapshot: Snapshot, job: ModelJob) -> None:
 @pytest.mark.timeout(7_200 if WANTED_STEPS else 600)
 def test_the_store_does_what_the_model_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """State, log, feeds, counts and indexes agree after every step."""
-    monkeypatch.setattr(submissions, "MAX_QUEUE_LENGTH", MAX_QUEUE_LENGTH)
+    monkeypatch.setattr("tidings_tasks.store.submissions.MAX_QUEUE_LENGTH", MAX_QUEUE_LENGTH)
 
     class Machine(StoreMachine):
         pass
