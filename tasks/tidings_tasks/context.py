@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -18,12 +17,13 @@ if TYPE_CHECKING:
     from .attempt import Attempt
     from .files import StoredFile
     from .store import Verb
+    from .waiting import Waiter
 
 __all__ = ["CURRENT", "JobContext", "SyncJobContext", "attempt_of", "current_job"]
 
 T = TypeVar("T")
 
-_Busy: TypeAlias = "Callable[[Attempt], Future[None] | None]"
+_Busy: TypeAlias = "Callable[[Attempt], Waiter | None]"
 
 CURRENT: ContextVar[JobContext | SyncJobContext | None] = ContextVar("tidings_current_job", default=None)
 """The context of the job that runs here; tasks and threads started by ``asyncio`` inherit it."""
@@ -222,11 +222,7 @@ class JobContext(_Context):
 
     async def _wait_while(self, busy: _Busy) -> None:
         while (waiter := busy(self._attempt)) is not None:
-            try:
-                await _done_here(waiter)
-            except asyncio.CancelledError:
-                waiter.cancel()
-                raise
+            await waiter.wait_here()
             self._attempt.check()
 
 
@@ -309,31 +305,8 @@ class SyncJobContext(_Context):
 
     def _wait_while(self, busy: _Busy) -> None:
         while (waiter := busy(self._attempt)) is not None:
-            waiter.result()
+            waiter.wait()
             self._attempt.check()
-
-
-def _done_here(waiter: Future[None]) -> asyncio.Future[None]:
-    """Return a future of this loop that is done when ``waiter`` is.
-
-    ``asyncio.wrap_future`` does the same, but wakes the loop through a socket also when it is this very loop's thread
-    that tells the news, as the committer of a worker does.
-    """
-    loop, thread = asyncio.get_running_loop(), threading.get_ident()
-    here: asyncio.Future[None] = loop.create_future()
-
-    def finish() -> None:
-        if not here.done():
-            here.set_result(None)
-
-    def tell(_: Future[None]) -> None:
-        if threading.get_ident() == thread:
-            finish()
-        else:
-            loop.call_soon_threadsafe(finish)
-
-    waiter.add_done_callback(tell)
-    return here
 
 
 @cache

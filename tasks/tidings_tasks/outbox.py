@@ -12,12 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from .event_data import encode_output
 from .store import Verb, Write, WriteCode
+from .waiting import Waiter
 
 if TYPE_CHECKING:
     from .attempt import Attempt
@@ -82,7 +82,7 @@ class Outbox:
         # The attempts that have entries and none under way, in the order in which they get their turn.
         self._ready: deque[Attempt] = deque()
         self._streams: dict[tuple[Attempt, str], _Stream] = {}
-        self._waiters: list[tuple[Attempt, int | None, Future[None]]] = []
+        self._waiters: list[tuple[Attempt, int | None, Waiter]] = []
         self._count = 0
         self._bytes = 0
 
@@ -157,14 +157,14 @@ class Outbox:
             attempt.entries.clear()
             self._release(lambda waiter: waiter is attempt)
 
-    def room(self, attempt: Attempt) -> Future[None] | None:
+    def room(self, attempt: Attempt) -> Waiter | None:
         """Return None when there is room for more, else what is done when there may be, or the attempt is stopped."""
         with self._lock:
             if attempt.is_closed or not self._is_full(attempt):
                 return None
             return self._wait(attempt, None)
 
-    def stored(self, attempt: Attempt) -> Future[None] | None:
+    def stored(self, attempt: Attempt) -> Waiter | None:
         """Return None when the store has all that was written so far, else what is done when it has."""
         with self._lock:
             self._end_streams_of(attempt)
@@ -266,8 +266,8 @@ class Outbox:
         for key in [key for key, stream in self._streams.items() if stream.due <= now]:
             self._end_stream(key)
 
-    def _wait(self, attempt: Attempt, until_settled: int | None) -> Future[None]:
-        waiter: Future[None] = Future()
+    def _wait(self, attempt: Attempt, until_settled: int | None) -> Waiter:
+        waiter = Waiter()
         self._waiters.append((attempt, until_settled, waiter))
         return waiter
 
@@ -280,10 +280,7 @@ class Outbox:
                 ready = not self._is_full(attempt)
             else:
                 ready = attempt.put_writes - attempt.pending_writes >= until_settled
-            if not ready and not waiter.cancelled():
+            if ready:
+                waiter.finish()
+            elif not waiter.is_abandoned:
                 self._waiters.append((attempt, until_settled, waiter))
-                continue
-            try:
-                waiter.set_result(None)
-            except InvalidStateError:
-                continue  # whoever waited was cancelled

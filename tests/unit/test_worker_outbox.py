@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
 
 import orjson
 import pytest
@@ -101,7 +100,7 @@ def test_writer_waits_for_room_of_its_own_job_and_of_all() -> None:
     assert outbox.room(quiet) is not None
     assert not outbox.offer(quiet, Verb.LOG, b"{}")
     settle(outbox)
-    assert room.done()
+    assert room.is_done
     assert outbox.room(quiet) is None
     assert outbox.offer(quiet, Verb.LOG, b"{}")
 
@@ -129,9 +128,9 @@ def test_stored_is_told_when_the_last_write_so_far_is_settled() -> None:
     assert stored is not None
     outbox.put(attempt, Verb.LOG, b"{}")
     batch = outbox.take()
-    assert not stored.done()
+    assert not stored.is_done
     outbox.settle(batch, [WriteCode.DONE, WriteCode.REPEATED])
-    assert stored.done()
+    assert stored.is_done
     assert not outbox.is_empty
 
 
@@ -146,7 +145,7 @@ def test_lost_attempt_leaves_nothing_behind() -> None:
     waiting = [outbox.room(lost), outbox.stored(lost)]
     batch = outbox.take()
     lost.ask_to_stop(StopReason.LOST)
-    assert all(isinstance(waiter, Future) and waiter.done() for waiter in waiting)
+    assert all(waiter is not None and waiter.is_done for waiter in waiting)
     assert [w.id for w in outbox.take().writes] == [other.job_id]
     outbox.settle(batch, [WriteCode.REFUSED] * len(batch.writes))
     assert lost.pending_writes == 0

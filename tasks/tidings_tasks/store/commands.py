@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidings.protocol import BEGINNING, JobState, Position, shard_of
 
@@ -86,8 +86,10 @@ class WriteCode(IntEnum):
     REPEATED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+_CODES = tuple(WriteCode)
+
+
+class Write(NamedTuple):
     """One numbered write of an attempt. ``data`` is JSON; numbers rise by one from 1 within an attempt.
 
     ``extra`` is JSON too: for ``complete`` what the attempt used, or empty; for ``retry`` and ``fail`` an object, see ``step.lua``.
@@ -202,7 +204,7 @@ def step(
         for number, size_bytes, *results in needed:
             claims[number - 1] = _with_results(claims[number - 1], size_bytes, results)
         wait = int(due)
-        return StepReply(int(now), None if wait < 0 else wait, [WriteCode(c) for c in codes], claims)
+        return StepReply(int(now), None if wait < 0 else wait, [_CODES[c] for c in codes], claims)
 
     return Command("step", shard, args, parse)
 
@@ -212,7 +214,7 @@ def renew(shard: int, attempts: Sequence[tuple[str, int]], *, lease_ms: int) -> 
     args: list[bytes | str | int] = [lease_ms]
     for job_id, attempt in attempts:
         args += (job_id, attempt)
-    return Command("renew", shard, args, lambda reply: [WriteCode(c) for c in reply])
+    return Command("renew", shard, args, lambda reply: [_CODES[c] for c in reply])
 
 
 def cancel(job_id: str, *, by: bytes, reason: bytes = b"null") -> Command[tuple[str, JobState | None, str]]:

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +25,7 @@ from ..queue.policy import Verdict
 from ..settings import Settings
 from ..store import Verb
 from ..usage import Usage
+from ..waiting import Waiter
 from .frames import Frame, FrameReader, pack
 
 __all__ = ["PoolOptions", "PooledJob", "Processes"]
@@ -343,12 +343,12 @@ class ChildLink(asyncio.Protocol):
             return
         self._when_done(waiter, lambda: self.send("flushed", number) if self.job is job else None)
 
-    def _when_done(self, waiter: Future[None], call: Any) -> None:
-        def tell(_: object) -> None:
+    def _when_done(self, waiter: Waiter, call: Any) -> None:
+        def tell() -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the worker ended without it
                 self._loop.call_soon_threadsafe(call)
 
-        waiter.add_done_callback(tell)
+        waiter.on_done(tell)
 
     def _kill_lingering(self) -> None:
         # What the function left behind, such as a thread, may keep its process from ending.
