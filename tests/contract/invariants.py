@@ -14,6 +14,7 @@ import pytest
 from tidings.protocol import LIFECYCLE, TERMINAL_KINDS, TERMINAL_STATES, Event, EventKind, JobState
 from tidings.protocol.events import ENVELOPE_HEAD
 
+from .gate_invariants import check_gates
 from .snapshot import Snapshot
 
 __all__ = ["check_feed", "check_flows", "check_invariants", "check_log", "feed_names", "job_ids"]
@@ -74,8 +75,11 @@ def check_invariants(snapshot: Snapshot) -> None:
     for key, kept in snapshot.items():
         if key.startswith(":wake:"):
             assert len(kept.content) == 1
-        if key.startswith((":i:", ":t:", ":f:", ":fl:", ":k:", ":mb:")):
+        if key.startswith((":i:", ":t:", ":f:", ":fl:", ":k:", ":mb:", ":b:")):
             assert kept.expires, f"{key} never expires"
+        if key.startswith(":u:") and not kept.expires:
+            holder = records.get(kept.content.decode(), {"s": "completed"})
+            assert JobState(holder["s"]) not in TERMINAL_STATES, f"{key} is held for ever"
         if key.startswith(":f:"):
             log = snapshot.get(":fl:" + key.removeprefix(":f:"))
             check_feed(kept.content, log.content if log else [])
@@ -188,7 +192,7 @@ def _check_indexes(snapshot: Snapshot, records: dict[str, dict[str, Any]]) -> No
         assert standing == {
             (r[place], i, int(r["p"])) for i, r in queued if ("pk" in r) == (family == "p")
         }, f"{family}: not where the records say"
-    _check_gates(families, records, states)
+    check_gates(families, records, states)
     waiting = {*WAITING_FOR_TIME, JobState.QUEUED}
     assert members("exp") == {
         i: float(records[i]["x"]) for i, s in states.items() if s in waiting and "x" in records[i]
@@ -221,28 +225,3 @@ def _check_indexes(snapshot: Snapshot, records: dict[str, dict[str, Any]]) -> No
     numbers = Counter(record["q"] for i, record in records.items() if states[i] is JobState.RUNNING)
     numbers.update(f"w:{record['q']}" for _, record in queued)
     assert {field.decode(): int(n) for field, n in families.get("qn", {}).get("", {}).items()} == numbers
-
-
-def _check_gates(
-    families: dict[str, dict[str, Any]], records: dict[str, dict[str, Any]], states: dict[str, JobState]
-) -> None:
-    """Assert that keys are held by those that run, that no key has more holders than it may, and that no one waits in vain."""
-    held = {key: {m.decode() for m in zset} for key, zset in families.get("h", {}).items()}
-    running: dict[str, set[str]] = {}
-    for job_id, record in records.items():
-        if "ck" in record and states[job_id] is JobState.RUNNING:
-            running.setdefault(record["ck"], set()).add(job_id)
-    assert held == running
-    for holders in held.values():
-        assert len(holders) <= max(int(records[i]["cl"]) for i in holders)
-    timers = {gate.decode() for gate in families.get("gates", {}).get("", {})}
-    for gate in families.get("p", {}):
-        kind = gate[0]
-        if kind == "c":
-            on_the_way = [
-                i for i, r in records.items()
-                if r.get("ck") == gate and states[i] is JobState.QUEUED and r.get("pk") != gate
-            ]  # fmt: skip
-            assert gate in held or on_the_way, f"nobody will let those at {gate} pass"
-        elif kind in "og":
-            assert gate in timers, f"nothing opens {gate}"

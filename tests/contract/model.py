@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from tidings.protocol import EDGES, LIFECYCLE, EventKind, JobState
-from tidings_tasks.store import Outcome, Submission, Verb, Write, WriteCode
+from tidings_tasks.store import Breaker, Outcome, QueueLimits, QueueState, Submission, Verb, Write, WriteCode
 
 from .invariants import feed_names
+from .model_gates import Gates
+from .model_job import ModelJob, World, iso
+from .model_lines import Lines
+from .model_submitting import Desk, with_spec
 
-__all__ = ["Feed", "Model", "ModelJob"]
+__all__ = ["Feed", "Model"]
 
 S = JobState
 DAY_MS = 86_400_000
-KEPT_MS = {S.COMPLETED: 7 * DAY_MS, S.FAILED: 30 * DAY_MS, S.CANCELLED: 30 * DAY_MS}
-FIRST_TURN = 2**40
+WAITING = (S.SCHEDULED, S.QUEUED, S.RETRYING)
+COMPLETED_KEPT_MS, FAILED_KEPT_MS = 7 * DAY_MS, 30 * DAY_MS
 FORKS_KEPT, CALLS_KEPT, LOST_WORKERS_MAX = 16, 8, 3
 LOST = {"code": "worker_lost", "type": "WorkerLost", "message": "the worker that ran this job went away"}
-
-
-def iso(ms: int) -> str:
-    """Format store ms."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@dataclass
-class ModelJob:
-    """One job."""
-
-    submission: Submission
-    epoch: str
-    state: JobState | None = None
-    head: int = 0
-    attempt: int = 0
-    tries: int = 0
-    lost: int = 0
-    last_write: int = 0
-    asked_by: Any = None
-    asked_why: Any = None
-    is_asked: bool = False
-    started_ms: int = 0
-    score: float = 0
-    """Its place in the index that its state belongs to: order, due time, lease's end, or end of retention."""
-    forks: list[tuple[str, int]] = field(default_factory=list)
-    log: list[dict[str, Any]] = field(default_factory=list)
-    progress: Any = None
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        return self.submission.id
-
-    @property
-    def scope(self) -> str:
-        """Whose it is."""
-        return self.submission.spec.tenant.scope
+EXPIRED = {"code": "expired", "type": "JobExpired", "message": "the job was not begun before it expired"}
 
 
 @dataclass
@@ -70,69 +36,42 @@ class Feed:
     entries: list[tuple[str, str, int, str]] = field(default_factory=list)
 
 
-class Model:
+class Model(World):
     """A store of one shard."""
 
     def __init__(self, now_ms: int, generation: str, max_queue_length: int) -> None:
-        self.now_ms = now_ms
+        super().__init__(now_ms)
         self.generation = generation
-        self.max_queue_length = max_queue_length
         self.reap_from_ms = 0
-        self.jobs: dict[str, ModelJob] = {}
         self.feeds: dict[str, Feed] = {}
-        self.keys: dict[tuple[str, str], tuple[str, str]] = {}
-        self._deleted: set[str] = set()
-        self._turns: dict[tuple[str, int, str], float] = {}
-        self._fronts: dict[tuple[str, int], float] = {}
+        self.lines = Lines(self)
+        self.gates = Gates(self)
+        self.desk = Desk(self, self.gates, max_queue_length)
         self._calls: dict[tuple[str, int], tuple[int, list[tuple[str, int]]]] = {}
 
     # Commands
 
     def enqueue(self, submissions: Sequence[Submission], *, all_or_none: bool) -> list[tuple[Outcome, str]]:
         """Store jobs as if they came one after the other, or none of them."""
-        self._fronts.clear()
-        before_jobs, before_keys = dict(self.jobs), dict(self.keys)
-        found: list[tuple[Outcome, str]] = []
-        made: list[ModelJob] = []
-        room: dict[str, int] = {}
-        full: set[tuple[str, str]] = set()
-        for submission in submissions:
-            key = (submission.spec.tenant.scope, submission.idempotency_key)
-            holder, fingerprint = self.keys.get(key, ("", "")) if key[1] else ("", "")
-            if submission.id in self.jobs or submission.id in self._deleted:
-                found.append((Outcome.CREATED, submission.id))
-            elif holder in self.jobs:
-                same = fingerprint == submission.fingerprint
-                found.append((Outcome.REPLAYED if same else Outcome.CONFLICT, holder))
-            elif key[1] and key in full:
-                found.append((Outcome.FULL, submission.id))
-            else:
-                line = "due" if self._due_ms(submission) > self.now_ms else f"q:{submission.queue}"
-                room[line] = room.get(line, self.max_queue_length - self._length(line)) - 1
-                if room[line] < 0:
-                    found.append((Outcome.FULL, submission.id))
-                    full.add(key)
-                    continue
-                found.append((Outcome.CREATED, submission.id))
-                job = ModelJob(submission, self.generation)
-                self.jobs[job.id] = job
-                made.append(job)
-                if key[1]:
-                    self.keys[key] = (job.id, submission.fingerprint)
-        if all_or_none and {Outcome.FULL, Outcome.CONFLICT} & {outcome for outcome, _ in found}:
-            self.jobs, self.keys = before_jobs, before_keys
-            return [
-                (Outcome.REFUSED if outcome in (Outcome.CREATED, Outcome.REPLAYED) and i not in self.jobs and i not in self._deleted else outcome, i)
-                for outcome, i in found
-            ]  # fmt: skip
-        for job in made:
-            due_ms = self._due_ms(job.submission)
+        self.lines.begin_command()
+        decided = self.desk.decide(submissions, all_or_none=all_or_none)
+        for submission in decided.made:
+            job = ModelJob(submission, self.generation)
+            self.jobs[job.id] = job
+            if submission.expires:
+                job.expires_ms = self.desk.due_ms(submission.expires)
+            due_ms = self.desk.due_ms(submission.due)
             if due_ms > self.now_ms:
-                self._become(job, S.SCHEDULED, due_ms)
-                self._emit(job, EventKind.SCHEDULED, {"run_at": iso(due_ms)})
+                self._schedule(job, due_ms)
             else:
                 self._queue(job)
-        return found
+        newest = {newer.id: job_id for job_id, newer in decided.replacing.items()}
+        for newer in (submission for submission in submissions if submission.id in newest):
+            job, due_ms = self.jobs[newest[newer.id]], self.desk.due_ms(newer.due)
+            if (job.score, job.submission.spec) != (due_ms, newer.spec):
+                job.submission, job.score = with_spec(job.submission, newer), due_ms
+                self._emit(job, EventKind.SCHEDULED, {"run_at": iso(due_ms)})
+        return decided.answers
 
     def step(
         self,
@@ -144,19 +83,32 @@ class Model:
         most: int,
     ) -> tuple[list[WriteCode], list[tuple[str, int, int]], int | None]:
         """Write, keep up, claim. Returns codes, claims (id, attempt, tries), and how long nothing is due, ms."""
-        self._fronts.clear()
+        self.lines.begin_command()
         codes = [self._write(write) for write in writes]
-        for job in self._in_order(S.SCHEDULED, S.RETRYING, until_ms=self.now_ms):
+        for job in self.in_order(S.SCHEDULED, S.RETRYING, until_ms=self.now_ms):
             self._queue(job)
         if self.now_ms >= self.reap_from_ms:
-            for job in self._in_order(S.RUNNING, until_ms=self.now_ms):
+            for job in self.in_order(S.RUNNING, until_ms=self.now_ms):
                 self._reap(job)
-        for job in self._in_order(*KEPT_MS, until_ms=self.now_ms):
+        mortal = [
+            (job.expires_ms, job.id, job)
+            for job in self.jobs.values()
+            if job.expires_ms and job.state in WAITING
+        ]
+        for expires_ms, _, job in sorted(mortal, key=lambda entry: entry[:2]):
+            if expires_ms <= self.now_ms:
+                self._fail(job, EXPIRED, dead=False)
+        self.gates.open_what_is_due()
+        for job in self.in_order(S.COMPLETED, S.FAILED, S.CANCELLED, until_ms=self.now_ms):
             del self.jobs[job.id]
         claims = self._claim(worker, call, lease_ms, wants, most) if wants else []
-        waits = [job.score - self.now_ms for job in self._in_order(S.SCHEDULED, S.RETRYING)]
-        waits += [max(job.score, self.reap_from_ms) - self.now_ms for job in self._in_order(S.RUNNING)]
-        return codes, claims, max(0, int(min(waits))) if waits else None
+        times = [
+            job.score for job in self.in_order(S.SCHEDULED, S.RETRYING, S.COMPLETED, S.FAILED, S.CANCELLED)
+        ]
+        times += [max(job.score, self.reap_from_ms) for job in self.running()]
+        times += [job.expires_ms for job in self.in_order(*WAITING) if job.expires_ms]
+        times += self.gates.timers.values()
+        return codes, claims, max(0, int(min(times)) - self.now_ms) if times else None
 
     def renew(self, attempts: Sequence[tuple[str, int]], lease_ms: int) -> list[WriteCode]:
         """Renew leases."""
@@ -175,10 +127,9 @@ class Model:
         job = self.jobs.get(job_id)
         if job is None or job.state is None:
             return "gone", None
-        if job.state.is_terminal:
+        if job.has_ended:
             return "terminal", job.state
         if job.state is not S.RUNNING:
-            self._leave_line(job)
             self._end(job, S.CANCELLED, {"by": by, "reason": reason})
             return "cancelled", S.CANCELLED
         if not job.is_asked:
@@ -186,15 +137,70 @@ class Model:
             self._emit(job, EventKind.CANCELLING, {"by": by})
         return "cancelling", S.RUNNING
 
+    def change(self, job_id: str, priority: int | None, due_ms: int | None) -> tuple[str, JobState | None]:
+        """Change when a waiting job runs. A delay before a retry may be cut short, and nothing else."""
+        self.lines.begin_command()
+        job = self.jobs.get(job_id)
+        if job is None:
+            return "gone", None
+        is_later = due_ms is not None and due_ms > self.now_ms
+        if job.state not in WAITING or (job.state is S.RETRYING and is_later):
+            return "illegal", job.state
+        is_other = priority is not None and priority != job.priority
+        is_moved = job.score != due_ms if is_later else due_ms is not None and job.state is not S.QUEUED
+        if is_moved and is_later and job.state is S.QUEUED:
+            self._schedule(job, due_ms or 0)
+        elif is_moved and is_later:
+            job.score = due_ms or 0
+            self._emit(job, EventKind.SCHEDULED, {"run_at": iso(due_ms or 0)})
+        elif is_other and job.state is S.QUEUED:
+            self.lines.leave(job)
+            gate, job.gate = job.gate, "on its way"
+            job.priority = priority or 0
+            job.score = self.lines.place(job, is_first=False)
+            job.gate = gate
+            self._emit(job, EventKind.QUEUED, {"queue": job.queue, "priority": job.priority})
+        if is_other:
+            job.priority = priority or 0
+        if is_moved and not is_later:
+            self._queue(job)
+        return "changed" if is_other or is_moved else "unchanged", job.state
+
+    def configure(self, queues: Mapping[str, QueueLimits], dependencies: Mapping[str, Breaker]) -> None:
+        """Set limits."""
+        self.gates.configure(queues, dependencies)
+
+    def set_queue_state(self, queue: str, state: QueueState) -> None:
+        """Pause a queue, let it drain, or set it going."""
+        self.gates.states[queue] = state
+
+    def purge_queue(self, queue: str, by: Any, limit: int, *, dry_run: bool) -> tuple[int, int, str | None]:
+        """Cancel what waits in a queue, among the newest open jobs. Returns found, cancelled, the last one looked at."""
+        page = sorted((job for job in self.jobs.values() if not job.has_ended), key=lambda job: job.id)[
+            -limit:
+        ]
+        found = [job for job in reversed(page) if job.queue == queue and job.state in WAITING]
+        if not dry_run:
+            for job in found:
+                self._end(job, S.CANCELLED, {"by": by, "reason": "the queue was purged"})
+        return len(found), 0 if dry_run else len(found), page[0].id if len(page) == limit else None
+
+    def release_dead(self, job_ids: Sequence[str]) -> list[str]:
+        """Take jobs out of the dead letters."""
+        found = [i for i in dict.fromkeys(job_ids) if i in self.jobs and self.jobs[i].dead_group]
+        for job_id in found:
+            self.jobs[job_id].dead_group = None
+        return found
+
     def delete(self, job_id: str) -> str:
         """Delete an ended job."""
         job = self.jobs.get(job_id)
         if job is None or job.state is None:
             return "gone"
-        if not job.state.is_terminal:
+        if not job.has_ended:
             return "open"
         del self.jobs[job_id]
-        self._deleted.add(job_id)
+        self.desk.deleted.add(job_id)
         return "deleted"
 
     def begin_generation(self, name: str, lease_ms: int) -> None:
@@ -212,26 +218,16 @@ class Model:
 
     # Inside
 
-    def _due_ms(self, submission: Submission) -> int:
-        if submission.due.startswith("+"):
-            return self.now_ms + int(submission.due)
-        return int(submission.due or 0)
-
-    def _length(self, line: str) -> int:
-        if line == "due":
-            return len(self._in_order(S.SCHEDULED, S.RETRYING))
-        return len([job for job in self._in_order(S.QUEUED) if f"q:{job.submission.queue}" == line])
-
-    def _in_order(self, *states: JobState, until_ms: float | None = None) -> list[ModelJob]:
-        found = [job for job in self.jobs.values() if job.state in states]
-        if until_ms is not None:
-            found = [job for job in found if job.score <= until_ms]
-        # The store breaks ties of time by the member's bytes.
-        return sorted(found, key=lambda job: (job.score, f"{job.id}:{job.attempt}"))
-
-    def _become(self, job: ModelJob, state: JobState, score: float) -> None:
+    def _become(self, job: ModelJob, state: JobState, score: float, *, said: bool | None = None) -> None:
         assert state in EDGES[job.state]
-        job.state, job.score = state, score
+        former, gate = job.state, job.gate
+        if former is S.QUEUED and state is not S.RUNNING:
+            self.lines.leave(job)
+        job.state, job.score, job.gate = state, score, ""
+        if former is S.RUNNING:
+            self.gates.stop_running(job, said)
+        elif former is S.QUEUED and state is not S.RUNNING and job.key_gate and gate != job.key_gate:
+            self.gates.free_key(job.key_gate)
 
     def _emit(self, job: ModelJob, kind: EventKind, data: Any) -> None:
         if job.epoch != self.generation:
@@ -254,60 +250,39 @@ class Model:
                 entries = self.feeds.setdefault(name, Feed()).entries
                 entries.append((self.generation, job.id, job.head, kind.value))
 
-    def _front(self, queue: str, priority: int) -> float:
-        """The turn that a line is at; the same all through a command."""
-        line = (queue, priority)
-        if line not in self._fronts:
-            standing = [
-                job.score - priority * 2**48
-                for job in self._in_order(S.QUEUED)
-                if (job.submission.queue, job.submission.priority) == line
-            ]
-            if not standing:
-                self._turns = {place: turn for place, turn in self._turns.items() if place[:2] != line}
-            self._fronts[line] = min(standing, default=FIRST_TURN)
-        return self._fronts[line]
-
-    def _place(self, job: ModelJob, *, is_first: bool) -> float:
-        queue, priority = job.submission.queue, job.submission.priority
-        turn = self._front(queue, priority) - 1
-        if not is_first:
-            place = (queue, priority, job.scope)
-            waits = any(other.scope == job.scope for other in self._in_order(S.QUEUED))
-            turn = max(turn, self._turns.get(place, turn) if waits else turn) + 1
-            self._turns[place] = turn
-        return priority * 2**48 + turn
-
-    def _leave_line(self, job: ModelJob) -> None:
-        """A job that leaves from the end of its owner's line gives its turn back."""
-        submission = job.submission
-        place = (submission.queue, submission.priority, job.scope)
-        if job.state is S.QUEUED and self._turns.get(place) == job.score - submission.priority * 2**48:
-            self._turns[place] -= 1
-
     def _queue(self, job: ModelJob, *, is_first: bool = False, **more: Any) -> None:
-        submission = job.submission
-        self._become(job, S.QUEUED, self._place(job, is_first=is_first))
-        self._emit(
-            job, EventKind.QUEUED, {"queue": submission.queue, "priority": submission.priority, **more}
-        )
+        self._become(job, S.QUEUED, self.lines.place(job, is_first=is_first))
+        self._emit(job, EventKind.QUEUED, {"queue": job.queue, "priority": job.priority, **more})
+
+    def _schedule(self, job: ModelJob, due_ms: int) -> None:
+        self._become(job, S.SCHEDULED, due_ms)
+        self._emit(job, EventKind.SCHEDULED, {"run_at": iso(due_ms)})
 
     def _duration_s(self, job: ModelJob) -> float:
         return (self.now_ms - job.started_ms) / 1000 if job.started_ms else 0
 
-    def _end(self, job: ModelJob, state: JobState, data: Any) -> None:
-        self._become(job, state, self.now_ms + KEPT_MS[state])
+    def _end(self, job: ModelJob, state: JobState, data: Any, *, said: bool | None = None) -> None:
+        kept_ms = job.submission.failed_kept_ms or FAILED_KEPT_MS
+        if state is S.COMPLETED:
+            kept_ms = job.submission.completed_kept_ms or COMPLETED_KEPT_MS
+        self._become(job, state, self.now_ms + kept_ms, said=said)
         self._emit(job, EventKind(state.value), data)
+        self.desk.free_dedup_key(job)
 
     def _end_cancelled(self, job: ModelJob, reason: Any = None) -> None:
         why = job.asked_why if job.asked_why is not None else reason
         self._end(job, S.CANCELLED, {"by": job.asked_by, "reason": why})
 
-    def _fail(self, job: ModelJob, error: Any, *, dead: bool) -> None:
-        self._end(job, S.FAILED, {"error": error, "duration_s": self._duration_s(job), "dead": dead})
+    def _fail(self, job: ModelJob, error: Any, *, dead: bool, said: bool | None = None) -> None:
+        data = {"error": error, "duration_s": self._duration_s(job), "dead": dead}
+        self._end(job, S.FAILED, data, said=said)
+        if dead:
+            message = re.sub("[0-9]+", "#", error["message"])
+            job.died_ms = self.now_ms
+            job.dead_group = (job.queue, job.submission.spec.type, error["code"], error["type"], message)
 
-    def _retry(self, job: ModelJob, error: Any, delay_ms: int) -> None:
-        self._become(job, S.RETRYING, self.now_ms + delay_ms)
+    def _retry(self, job: ModelJob, error: Any, delay_ms: int, *, said: bool | None = None) -> None:
+        self._become(job, S.RETRYING, self.now_ms + delay_ms, said=said)
         data = {"error": error, "delay_s": delay_ms / 1000, "next_attempt": job.attempt + 1}
         self._emit(job, EventKind.RETRYING, data)
 
@@ -325,10 +300,13 @@ class Model:
             case Verb.PROGRESS | Verb.LOG | Verb.OUTPUT:
                 self._emit(job, EventKind(write.verb.value), data)
             case Verb.COMPLETE:
-                self._end(job, S.COMPLETED, {"result": data, "duration_s": self._duration_s(job)})
+                ended = {"result": data, "duration_s": self._duration_s(job)}
+                self._end(job, S.COMPLETED, ended, said=True)
             case Verb.FAIL:
                 job.tries += 1
-                self._fail(job, data, dead=bool(orjson.loads(write.extra).get("dead")))
+                is_dead = bool(orjson.loads(write.extra).get("dead"))
+                # What its author failed says nothing of what it depends on.
+                self._fail(job, data, dead=is_dead, said=False if is_dead else None)
             case Verb.CANCEL:
                 if not was_asked:
                     self._emit(job, EventKind.CANCELLING, {"by": None})
@@ -340,9 +318,9 @@ class Model:
             case Verb.RETRY:
                 job.tries += 1
                 if job.tries >= job.submission.spec.max_attempts:
-                    self._fail(job, data, dead=True)
+                    self._fail(job, data, dead=True, said=False)
                 else:
-                    self._retry(job, data, int(orjson.loads(write.extra)["delay_ms"]))
+                    self._retry(job, data, int(orjson.loads(write.extra)["delay_ms"]), said=False)
         return WriteCode.CANCEL_REQUESTED if was_asked else WriteCode.DONE
 
     def _reap(self, job: ModelJob) -> None:
@@ -368,23 +346,29 @@ class Model:
             ]
         claims: list[tuple[str, int, int]] = []
         for queue, wanted in wants:
-            line = [job for job in self._in_order(S.QUEUED) if job.submission.queue == queue]
-            taken = line[: max(0, min(wanted, most - len(claims)))]
-            if taken:
-                # Turns of a line that is empty, or is past them, are forgotten.
-                past = math.inf if len(taken) == len(line) else taken[-1].score
-                self._turns = {
-                    place: turn
-                    for place, turn in self._turns.items()
-                    if place[0] != queue or place[1] * 2**48 + turn >= past
-                }
-            for job in taken:
-                job.attempt += 1
-                job.last_write = 0
-                job.started_ms = self.now_ms
-                self._become(job, S.RUNNING, self.now_ms + lease_ms)
-                self._emit(job, EventKind.STARTED, {"worker": worker, "attempt": job.attempt})
-                claims.append((job.id, job.attempt, job.tries))
+            line = self.line(queue)
+            room = self.gates.room(queue, min(wanted, most - len(claims))) if line else 0
+            begun, last_place = 0, 0.0
+            for job in line:
+                if begun == room:
+                    break
+                last_place = job.score
+                job.gate = self.gates.closed_gate(job)
+                if not job.gate:
+                    self._begin(job, worker, lease_ms)
+                    claims.append((job.id, job.attempt, job.tries))
+                    begun += 1
+            if begun:
+                self.gates.count_claims(queue, begun)
+            if last_place:
+                self.lines.forget(queue, last_place)
         if claims:
             self._calls[worker, call % CALLS_KEPT] = (call, [(i, a) for i, a, _ in claims])
         return claims
+
+    def _begin(self, job: ModelJob, worker: str, lease_ms: int) -> None:
+        job.attempt += 1
+        job.last_write = 0
+        job.started_ms = self.now_ms
+        self._become(job, S.RUNNING, self.now_ms + lease_ms)
+        self._emit(job, EventKind.STARTED, {"worker": worker, "attempt": job.attempt})

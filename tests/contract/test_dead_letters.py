@@ -47,6 +47,14 @@ def test_a_job_that_failed_for_good_is_a_dead_letter(bench: Bench) -> None:
     assert len(record.fingerprint) == 16
 
 
+@pytest.mark.parametrize("data", [7, True, None, "text", [1]])
+def test_an_error_that_is_no_object_is_buried_all_the_same(bench: Bench, data: object) -> None:
+    """Whatever a worker wrote: a script that stops half-way would leave half a failure."""
+    claim = bench.start()
+    bench.write(claim, Verb.FAIL, data, {"dead": True})
+    assert ids(bench) == [claim.id]
+
+
 def test_what_its_author_failed_is_no_dead_letter(bench: Bench) -> None:
     """Nor what was cancelled or expired."""
     bench.write(bench.start(), Verb.FAIL, error(), {"dead": False})

@@ -76,6 +76,16 @@ def test_a_paused_queue_gives_no_job_and_says_so(bench: Bench) -> None:
     assert [claim.id for claim in take(bench)] == [job_id]
 
 
+def test_a_paused_queue_is_why_all_of_its_jobs_wait(bench: Bench) -> None:
+    """Also those that a gate keeps back besides."""
+    bench.start(concurrency_key="k")
+    parked = bench.add(concurrency_key="k")
+    take(bench)
+    assert bench.record(parked).waiting_for == "concurrency"
+    bench.run(commands.set_queue_state(0, "default", QueueState.PAUSED))
+    assert bench.record(parked).waiting_for == "paused"
+
+
 def test_running_jobs_of_a_paused_queue_go_on(bench: Bench) -> None:
     """Pausing stops claims, nothing else."""
     claim = bench.start()
@@ -213,6 +223,18 @@ def test_a_rate_that_is_configured_again_keeps_its_bucket(bench: Bench) -> None:
     assert take(bench) == []
 
 
+def test_a_faster_rate_holds_at_once(bench: Bench) -> None:
+    """A bucket is never less than empty: what the slow rate would have cost is forgotten."""
+    limit(bench, rate=Rate(1, 3600.0))
+    bench.add()
+    waiting = bench.add()
+    finish(bench, take(bench))
+    limit(bench, rate=Rate(1, 10.0))
+    assert take(bench) == []
+    bench.advance(10_000)
+    assert [claim.id for claim in take(bench)] == [waiting]
+
+
 # Concurrency keys
 
 
@@ -280,6 +302,26 @@ def test_a_job_that_gives_up_its_turn_at_a_key_lets_the_next_pass(bench: Bench, 
     else:
         bench.run(commands.change(ids[1], due_ms=bench.now_ms + 5000))
     assert [claim.id for claim in take(bench)] == [ids[2]]
+
+
+@pytest.mark.parametrize("elsewhere", ["in a paused queue", "before another gate"])
+def test_a_job_that_cannot_use_its_turn_at_a_key_keeps_nobody_from_it(bench: Bench, elsewhere: str) -> None:
+    """The key is free and the first one waits for something else: a second later the next one looks."""
+    holder = bench.start(concurrency_key="k")
+    if elsewhere == "in a paused queue":
+        first = bench.add(concurrency_key="k", queue="slow")
+    else:
+        trip(bench)
+        first = bench.add(concurrency_key="k", dependency="api")
+    second = bench.add(BOB, concurrency_key="k")
+    wants = [("slow", 9), ("default", 9)]
+    assert bench.step(wants=wants).claims == []
+    bench.run(commands.set_queue_state(0, "slow", QueueState.PAUSED))
+    bench.complete(holder)
+    assert bench.step(wants=wants).claims == []
+    bench.advance(1_000)
+    assert [claim.id for claim in bench.step(wants=wants).claims] == [second]
+    assert bench.state(first) is JobState.QUEUED
 
 
 def test_a_parked_job_can_be_cancelled(bench: Bench) -> None:

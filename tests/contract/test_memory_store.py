@@ -30,7 +30,7 @@ from . import (
     test_transitions,
 )
 from .bench import ALICE
-from .test_model import MAX_QUEUE_LENGTH, StoreMachine
+from .machine import MAX_QUEUE_LENGTH, StoreMachine
 from .twins import TwinBench
 
 MODULES = (

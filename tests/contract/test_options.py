@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from tidings.protocol import JobState
-from tidings_tasks.store import Outcome, Tenant, Verb, commands
+from tidings_tasks.store import Outcome, QueueState, Tenant, Verb, commands
 
 from .bench import Bench, spec_of
 
@@ -126,6 +126,36 @@ def test_a_debounced_job_waits_for_the_last_of_a_burst(bench: Bench) -> None:
     assert (entry.outcome, bench.state(first)) == (Outcome.DUPLICATE, JobState.RUNNING)
     times = [e["data"]["run_at"] for e in bench.events(first) if e["kind"] == "scheduled"]
     assert len(times) == 3 == len(set(times))
+
+
+def test_of_a_burst_in_one_call_the_last_one_counts(bench: Bench) -> None:
+    """It takes the first one's place with its input and its number of tries, and a repeat of the call changes nothing."""
+    made = [
+        dataclasses.replace(
+            bench.submission(dedup_key="k", debounce=True, due=f"+{1000 * n}"),
+            spec=spec_of(input={"steps": n}, max_attempts=n),
+        )
+        for n in (1, 2, 3)
+    ]
+    first = made[0].id
+    assert {entry.id for entry in bench.enqueue(*made)} == {first}
+    assert bench.kinds(first) == ["scheduled", "scheduled"]
+    assert bench.record(first).due_ms == bench.now_ms + 3000
+    bench.advance(3000)
+    claim = bench.claim()
+    assert claim.spec.input == {"steps": 3}
+    for _ in range(2):
+        bench.write(claim, Verb.RETRY, ERROR, {"delay_ms": 0})
+        claim = bench.claim()
+    bench.write(claim, Verb.RETRY, ERROR, {"delay_ms": 0})
+    assert bench.state(claim.id) is JobState.FAILED
+
+
+def test_the_twin_of_a_job_that_found_no_room_is_told_so_too(bench: Bench) -> None:
+    """Though there would be room for it elsewhere: a repeat of the call gets the same answers."""
+    bench.run(commands.set_queue_state(0, "default", QueueState.DRAINING))
+    found = bench.enqueue(bench.submission(dedup_key="k"), bench.submission(dedup_key="k", queue="other"))
+    assert [entry.outcome for entry in found] == [Outcome.DRAINING, Outcome.DRAINING]
 
 
 # Changing

@@ -15,7 +15,7 @@ for i = 1, #ARGV, 2 do
     if string.sub(field, 1, 1) ~= '~' then
       wakes[field] = true
       for _, gate in ipairs(call('ZRANGE', P .. ':gates', 0, 999)) do
-        if string.match(gate, '^%a:([^:]*)') == field then put_timed(P .. ':gates', gate, NOW) end
+        if string.match(gate, '^[qog]:([^:]*)') == field then put_timed(P .. ':gates', gate, NOW) end
       end
     end
   end

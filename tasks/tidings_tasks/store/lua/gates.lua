@@ -1,11 +1,11 @@
 -- Gates: what a job must pass to be claimed. A job before a closed gate is parked, still queued, and keeps its place in the line.
 --
 --   o:<queue>:<owner>, g:<queue>:<org>  a token bucket of the queue's limits   opens by time (:gates), for as many as it has tokens
---   c:<tenant>:<key>                    so many running jobs of one key        opens for one when one leaves
+--   c:<tenant>:<key>                    so many running jobs of one key        opens for one when one leaves, and by time for another
 --   d:<dependency>                      a circuit breaker                      opens by time for one probe, and for all when that succeeds
 --   q:<queue>                           the queue's own bucket: parks nobody, the whole line waits
 -- No gate costs a try. Buckets are the virtual scheduling of GCRA (ITU-T I.371): one number says when the bucket is full again.
-local RETURN_BATCH, OPEN_FACTOR_MAX, PROBE_EVERY_MS = 50, 10, 1000
+local RETURN_BATCH, OPEN_FACTOR_MAX, LOOK_EVERY_MS = 50, 10, 1000
 local QUEUE_KEPT_OPEN_MS = 1
 
 local settings -- field of :qc -> its value, or false
@@ -30,7 +30,10 @@ end
 local function bucket_of(gate, rate)
   local bucket = buckets[gate]
   if not bucket then
-    bucket = { full_at = math.max(NOW, tonumber(call('GET', P .. ':b:' .. gate) or 0)), each_ms = rate[2] / rate[1], size = rate[3] }
+    local kept, each_ms = math.max(NOW, tonumber(call('GET', P .. ':b:' .. gate) or 0)), rate[2] / rate[1]
+    -- No bucket is less than empty: one that was used at a lower rate does not wait for what that rate would have cost.
+    local full_at = math.min(kept, NOW + rate[3] * each_ms)
+    bucket = { full_at = full_at, each_ms = each_ms, size = rate[3], is_used = full_at < kept }
     buckets[gate] = bucket
   end
   return bucket
@@ -147,8 +150,17 @@ local function note_dependency(job, said)
   save_breaker(name)
 end
 
+-- The first one may try. It may stand where it is not taken, in a queue that is paused or before another gate, so others look too, a
+-- while later.
 local function free_key(gate)
-  if call('EXISTS', P .. ':p:' .. gate) == 1 then let_return(gate, 1) end
+  if call('EXISTS', P .. ':p:' .. gate) == 1 and let_return(gate, 1) > 0 then open_gate_at(gate, NOW + LOOK_EVERY_MS) end
+end
+
+local function look_at_key(gate)
+  local first = call('ZRANGE', P .. ':p:' .. gate, 0, 0)[1]
+  local job = first and load(first)
+  -- While all of its places are held, the end of one lets the next look.
+  if job and call('ZCARD', P .. ':h:' .. gate) < job.cl then free_key(gate) end
 end
 
 leave_gates = function(job)
@@ -231,13 +243,14 @@ local function open_gate(gate)
     wakes[queue] = true
     return
   end
+  if kind == 'c' then return look_at_key(gate) end
   if kind == 'd' then
     local breaker = breaker_of(queue)
     if breaker.s == 'closed' then
       if let_return(gate, RETURN_BATCH) > 0 then open_gate_at(gate, NOW + 1) end
     elseif breaker.s == 'open' then
       -- One at a time is let back; the first that is claimed is the probe.
-      if let_return(gate, 1) > 0 then open_gate_at(gate, math.max(breaker.u, NOW + PROBE_EVERY_MS)) end
+      if let_return(gate, 1) > 0 then open_gate_at(gate, math.max(breaker.u, NOW + LOOK_EVERY_MS)) end
     end
     return
   end

@@ -9,9 +9,9 @@ local GATE_KINDS = { c = 'concurrency', o = 'rate_limit', g = 'rate_limit', d = 
 
 -- What a queued job waits for besides its turn: "" | paused | rate_limit | concurrency | circuit_open.
 local function reason_to_wait(job)
-  if job.pk then return GATE_KINDS[string.sub(job.pk, 1, 1)] end
   local kept = call('HMGET', P .. ':qc', '!' .. job.q, job.q)
   if kept[1] == 'paused' then return 'paused' end
+  if job.pk then return GATE_KINDS[string.sub(job.pk, 1, 1)] end
   if not kept[2] then return '' end
   if call('ZSCORE', P .. ':gates', 'q:' .. job.q) then return 'rate_limit' end
   local most = cjson.decode(kept[2]).mr

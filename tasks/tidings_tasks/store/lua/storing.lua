@@ -113,15 +113,21 @@ local function decide(wanted, by_id, by_key, max_length)
   local options = wanted.options
   if options and options.dk then
     local key = P .. ':u:' .. wanted.ow .. ':' .. options.dk
-    local holder = by_key[key] or holder_of(key)
-    if holder and holder.outcome ~= 'full' and holder.outcome ~= 'draining' then
-      local former = load(holder.id)
-      -- With a lifetime of its own the key outlives its job.
-      if not former or options.dt or not TERMINAL[former.s] then
-        entry.id, entry.outcome, entry.holder = holder.id, 'duplicate', holder
-        entry.replaces = options.db and former and former.s == 'scheduled'
-        return entry
-      end
+    local twin = by_key[key]
+    if twin and twin.outcome ~= 'new' then
+      entry.outcome = twin.outcome -- full or draining; so that a repeat of the call gets the same answer
+      return entry
+    end
+    local holder = twin or holder_of(key)
+    local former = not twin and holder and load(holder.id)
+    -- With a lifetime of its own the key outlives its job.
+    if twin or former and (options.dt or not TERMINAL[former.s]) then
+      entry.id, entry.outcome, entry.holder = holder.id, 'duplicate', holder
+      -- A worker cannot run a flow, nor the store another job.
+      local is_flow = (twin and twin.wanted.options or former).fl ~= nil
+      local is_scheduled = twin and twin.due_ms > NOW or former and former.s == 'scheduled'
+      entry.replaces = options.db and is_scheduled and is_flow == (options.fl ~= nil)
+      return entry
     end
     by_key[key] = entry
   end
@@ -137,10 +143,9 @@ local function replace(entry)
   local spec = P .. ':m:' .. entry.id
   local plan = entry.wanted.options.fl
   if due_ms <= NOW or job.d == due_ms and call('GET', spec) == entry.wanted.spec then return end
-  -- A worker cannot run a flow, nor the store another job.
-  if (plan == nil) ~= (job.fl == nil) then return end
   keep_opening(job)
   put_text(spec, entry.wanted.spec)
+  set(job, 'ma', entry.wanted.ma)
   if plan then
     keep_plan(job, plan)
     set(job, 'fb', entry.wanted.id)
@@ -154,6 +159,7 @@ end
 -- created | replayed | conflict | duplicate | full | draining | refused (all_or_none, another failed).
 local function store_jobs(all, all_or_none, max_length)
   local found, by_id, by_key, refused = {}, {}, {}, false
+  local latest -- id of a scheduled job -> the last one that takes its place: a repeat of the call finds it there and changes nothing
   for at, wanted in ipairs(all) do
     local entry = by_id[wanted.id] or decide(wanted, by_id, by_key, max_length)
     by_id[wanted.id] = entry
@@ -171,8 +177,12 @@ local function store_jobs(all, all_or_none, max_length)
     elseif entry.holder and entry.holder.outcome == 'refused' then
       entry.outcome = 'refused'
     elseif entry.replaces and not (all_or_none and refused) then
-      replace(entry)
+      latest = latest or {}
+      latest[entry.id] = entry
     end
+  end
+  for _, entry in ipairs(latest and found or {}) do
+    if latest[entry.id] == entry then replace(entry) end
   end
   return found
 end

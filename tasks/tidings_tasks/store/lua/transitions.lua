@@ -250,16 +250,16 @@ local DEAD_GROUPS_MAX = 1000
 -- Put a failed job among the dead letters, with those whose error looks the same: of one type, code and kind, and with a message
 -- that differs in numbers and long hexadecimal words alone.
 local function bury(job, err)
-  local type = string.match(call('GET', P .. ':m:' .. job.id) or '', '"type":"([^"]*)"') or ''
+  local job_type = string.match(call('GET', P .. ':m:' .. job.id) or '', '"type":"([^"]*)"') or ''
   local is_read, found = pcall(cjson.decode, err)
-  if not is_read or not found or found == cjson.null then found = {} end
+  if not is_read or type(found) ~= 'table' then found = {} end
   local message = string.gsub(string.gsub(tostring(found.message), '%x%x%x%x%x%x%x%x[%x-]*', '#'), '%d+', '#')
-  local print = string.sub(redis.sha1hex(table.concat({ type, tostring(found.code), tostring(found.type), message }, '\n')), 1, 16)
+  local print = string.sub(redis.sha1hex(table.concat({ job_type, tostring(found.code), tostring(found.type), message }, '\n')), 1, 16)
   local group = print .. ':' .. job.q
   if call('HEXISTS', P .. ':dg', group) == 0 then
-    if call('HLEN', P .. ':dg') >= DEAD_GROUPS_MAX then group, found, type = 'other:' .. job.q, {}, '' end
+    if call('HLEN', P .. ':dg') >= DEAD_GROUPS_MAX then group, found, job_type = 'other:' .. job.q, {}, '' end
     call('HSETNX', P .. ':dg', group, cjson.encode({
-      queue = job.q, type = type, code = found.code or '', error_type = found.type or '', message = found.message or '', first_ms = NOW,
+      queue = job.q, type = job_type, code = found.code or '', error_type = found.type or '', message = found.message or '', first_ms = NOW,
     }))
   end
   set(job, 'fp', group)
