@@ -15,6 +15,7 @@ from tidings_tasks.store import Keyspace, submissions
 from tidings_tasks.testing.valkey import Clock, MemoryValkey
 
 from . import (
+    test_breakers,
     test_claiming,
     test_dead_letters,
     test_edges,
@@ -34,7 +35,7 @@ from .machine import MAX_QUEUE_LENGTH, StoreMachine
 from .twins import TwinBench
 
 MODULES = (
-    test_claiming, test_dead_letters, test_edges, test_feeds, test_flows, test_gates, test_keeping, test_leases, test_lines, test_logs,
+    test_breakers, test_claiming, test_dead_letters, test_edges, test_feeds, test_flows, test_gates, test_keeping, test_leases, test_lines, test_logs,
     test_options, test_submitting, test_transitions,
 )  # fmt: skip
 
