@@ -3,6 +3,8 @@
 --   a queue: {ml max length, mr max running, r ro rg: [count, per ms, burst] for all, each owner, each org}
 --   a dependency: [failures, within ms, open ms]
 -- Returns 1. Jobs that a limit keeps back are looked at again.
+local PAGE = 1000
+
 for i = 1, #ARGV, 2 do
   if not ARGV[i + 1] or ARGV[i + 1] ~= '' and not pcall(cjson.decode, ARGV[i + 1]) then
     return redis.error_reply('INVALID limits are no JSON')
@@ -14,9 +16,14 @@ for i = 1, #ARGV, 2 do
     if text ~= '' then call('HSET', P .. ':qc', field, text) else call('HDEL', P .. ':qc', field) end
     if string.sub(field, 1, 1) ~= '~' then
       wakes[field] = true
-      for _, gate in ipairs(call('ZRANGE', P .. ':gates', 0, 999)) do
-        if string.match(gate, '^[qog]:([^:]*)') == field then put_timed(P .. ':gates', gate, NOW) end
-      end
+      local from, gates = 0, nil
+      repeat
+        gates = call('ZRANGE', P .. ':gates', from, from + PAGE - 1)
+        for _, gate in ipairs(gates) do
+          if string.match(gate, '^[qog]:([^:]*)') == field then put_timed(P .. ':gates', gate, NOW) end
+        end
+        from = from + PAGE
+      until #gates < PAGE
     end
   end
 end

@@ -22,9 +22,11 @@ local function reap_leases()
     put(P .. ':lease', member, false)
     local id, attempt = string.match(member, '^(.*):(%d+)$')
     local job = load(id)
-    if job and job.fl then
+    -- One that was reaped before may have ended this one: flows within flows lapse together.
+    local is_current = job and job.s == 'running' and job.a == tonumber(attempt)
+    if is_current and job.fl then
       time_out_flow(job)
-    elseif job and job.s == 'running' and job.a == tonumber(attempt) then
+    elseif is_current then
       set(job, 't', job.t + 1)
       set(job, 'lw', job.lw + 1)
       if job.cb ~= '' then
