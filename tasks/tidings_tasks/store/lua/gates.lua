@@ -153,7 +153,10 @@ end
 -- The first one may try. It may stand where it is not taken, in a queue that is paused or before another gate, so others look too, a
 -- while later.
 local function free_key(gate)
-  if call('EXISTS', P .. ':p:' .. gate) == 1 and let_return(gate, 1) > 0 then open_gate_at(gate, NOW + LOOK_EVERY_MS) end
+  local key = P .. ':p:' .. gate
+  -- What this very script parked may not be in the store yet.
+  local is_waited_for = indexes[key] or call('EXISTS', key) == 1
+  if is_waited_for and let_return(gate, 1) > 0 then open_gate_at(gate, NOW + LOOK_EVERY_MS) end
 end
 
 local function look_at_key(gate)
