@@ -138,6 +138,8 @@ class Bench:
         if isinstance(reply, StepReply) and isinstance(again, StepReply):
             assert again.claims == reply.claims
             assert not {WriteCode.DONE, WriteCode.CANCEL_REQUESTED} & set(again.codes)
+        elif command.script == "enqueue":
+            assert _as_repeated(again) == _as_repeated(reply)
         elif command.script not in MOVING:
             assert again == reply
         return reply
@@ -312,3 +314,11 @@ class Bench:
     def counts(self, tenant: Tenant = ALICE) -> dict[JobState, int]:
         """Count an owner's jobs, leaving out states that none is in."""
         return {state: n for state, n in self.run(commands.count_jobs(0, tenant)).items() if n}
+
+
+def _as_repeated(reply: Any) -> list[tuple[Outcome, str, str]]:
+    """What a repeat of the request is answered: who was told of a twin hears of the same job by the request's own key."""
+    return [
+        (Outcome.REPLAYED if entry.outcome is Outcome.DUPLICATE else entry.outcome, entry.id, entry.position)
+        for entry in reply
+    ]

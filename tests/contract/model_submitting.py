@@ -71,6 +71,11 @@ class Desk:
             decided.made, decided.replacing = [], {}
         for submission in decided.made:
             self._keep_keys(submission)
+        for submission, (outcome, job_id) in zip(submissions, decided.answers, strict=True):
+            is_done = outcome is Outcome.DUPLICATE and not (all_or_none and is_refused)
+            if is_done and submission.idempotency_key:
+                key = (submission.spec.tenant.scope, submission.idempotency_key)
+                self.keys[key] = (job_id, submission.fingerprint)
         return decided
 
     def due_ms(self, time: str) -> int:

@@ -91,6 +91,17 @@ def test_two_twins_of_one_call_are_one_job(bench: Bench) -> None:
     ]
 
 
+def test_a_twins_request_is_answered_with_the_same_job_when_it_is_repeated(bench: Bench) -> None:
+    """Also when that job has ended meanwhile: the idempotency key promises so."""
+    first = bench.add(dedup_key="k")
+    request = {"dedup_key": "k", "idempotency_key": "i", "fingerprint": "f"}
+    [twin] = bench.enqueue(bench.submission(**request))
+    assert (twin.outcome, twin.id) == (Outcome.DUPLICATE, first)
+    bench.complete(bench.claim())
+    [again] = bench.enqueue(bench.submission(**request))
+    assert (again.outcome, again.id) == (Outcome.REPLAYED, first)
+
+
 def test_a_key_with_a_lifetime_outlives_its_job(bench: Bench) -> None:
     """So a burst of requests makes one job even when that is quick."""
     first = bench.add(dedup_key="k", dedup_ttl_ms=60_000)

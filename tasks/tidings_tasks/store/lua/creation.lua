@@ -8,6 +8,10 @@ end
 
 local function tenant_of(owner) return string.match(owner, '^([^/]+)/') or owner end
 
+local function keep_idempotency_key(wanted, id)
+  call('SET', P .. ':i:' .. wanted.ow .. ':' .. wanted.key, id .. ' ' .. wanted.print, 'PX', wanted.kept_ms)
+end
+
 -- Set by flows.lua: keep the plan of a flow.
 local keep_plan
 
@@ -32,7 +36,7 @@ local function create(wanted, due_ms, flow, number)
   end
   jobs[id] = job
   put_text(P .. ':m:' .. id, wanted.spec)
-  if wanted.key ~= '' then call('SET', P .. ':i:' .. owner .. ':' .. wanted.key, id .. ' ' .. wanted.print, 'PX', wanted.kept_ms) end
+  if wanted.key ~= '' then keep_idempotency_key(wanted, id) end
   for _, feed in ipairs(feeds_of(job)) do put(feed.open, id, 0) end
   if options and options.fl then keep_plan(job, options.fl) end
   if due_ms > NOW then

@@ -176,9 +176,13 @@ local function store_jobs(all, all_or_none, max_length)
       end
     elseif entry.holder and entry.holder.outcome == 'refused' then
       entry.outcome = 'refused'
-    elseif entry.replaces and not (all_or_none and refused) then
-      latest = latest or {}
-      latest[entry.id] = entry
+    elseif entry.outcome == 'duplicate' and not (all_or_none and refused) then
+      -- Whoever repeats the request is answered with this job, also when it has ended by then.
+      if entry.wanted.key ~= '' then keep_idempotency_key(entry.wanted, entry.id) end
+      if entry.replaces then
+        latest = latest or {}
+        latest[entry.id] = entry
+      end
     end
   end
   for _, entry in ipairs(latest and found or {}) do
