@@ -101,4 +101,6 @@ def make_script(name: str, body: str) -> Script:
         f"callback = function(keys, argv)\n{call}end }}\n"
     )
     flags = f" flags={flag}" if flag else ""
-    return Script(name, function, library, f"#!lua{flags}\nlocal keys, argv = KEYS, ARGV\n{shared}\n{call}")
+    # In a function of its own, since Lua allows 200 local names in each.
+    text = f"#!lua{flags}\nlocal keys, argv = KEYS, ARGV\n{shared}\nreturn (function()\n{call}end)()\n"
+    return Script(name, function, library, text)

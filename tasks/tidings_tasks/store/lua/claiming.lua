@@ -21,8 +21,8 @@ local function claim(job)
   job.a, job.w, job.wk, job.st = job.a + 1, 0, worker, NOW
   become(job, 'running', NOW + lease_ms)
   started = started or '{"worker":' .. cjson.encode(worker) .. ',"attempt":'
-  emit(job, 'started', started .. job.a .. '}')
-  taken[#taken + 1] = job.id .. ':' .. job.a
+  emit(job, 'started', started .. int(job.a) .. '}')
+  taken[#taken + 1] = job.id .. ':' .. int(job.a)
   add_claim(job)
 end
 

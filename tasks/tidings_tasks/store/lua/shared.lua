@@ -24,16 +24,25 @@ local RECORD = { __index = {
   kc = COMPLETED_KEPT_MS, kf = FAILED_KEPT_MS,
 } }
 
-local function int(x) return string.format('%d', x) end
+-- Numbers as text. Lua formats each one anew, which costs a third of a call of Valkey; small ones are kept from call to call.
+local SMALL = 1000
+local ints, twos, threes = {}, {}, {}
 
-local iso_ms, iso_text
+local function kept(texts, form, x)
+  local text = string.format(form, x)
+  if x >= 0 and x < SMALL then texts[x] = text end
+  return text
+end
+
+local function int(x) return ints[x] or kept(ints, '%d', x) end
+local function two(x) return twos[x] or kept(twos, '%02d', x) end
+local function three(x) return threes[x] or kept(threes, '%03d', x) end
+
+local day_number, day_text, iso_ms, iso_text
 
 -- Days to civil date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-local function iso(ms)
-  if ms == iso_ms then return iso_text end
-  local s = math.floor(ms / 1000)
-  local days = math.floor(s / 86400)
-  local rest = s - days * 86400
+local function civil(days)
+  if days == day_number then return day_text end
   local z = days + 719468
   local era = math.floor(z / 146097)
   local doe = z - era * 146097
@@ -41,24 +50,40 @@ local function iso(ms)
   local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
   local mp = math.floor((5 * doy + 2) / 153)
   local month = mp < 10 and mp + 3 or mp - 9
+  day_number = days
+  day_text = string.format('%04d-%02d-%02dT', yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - math.floor((153 * mp + 2) / 5) + 1)
+  return day_text
+end
+
+local function iso(ms)
+  if ms == iso_ms then return iso_text end
+  local s = math.floor(ms / 1000)
+  local days = math.floor(s / 86400)
+  local rest = s - days * 86400
   iso_ms = ms
-  iso_text = string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', yoe + era * 400 + (month <= 2 and 1 or 0), month,
-    doy - math.floor((153 * mp + 2) / 5) + 1, math.floor(rest / 3600), math.floor(rest / 60) % 60, rest % 60, ms - s * 1000)
+  iso_text = civil(days) .. two(math.floor(rest / 3600)) .. ':' .. two(math.floor(rest / 60) % 60) .. ':' .. two(rest % 60) .. '.' ..
+    three(ms - s * 1000) .. 'Z'
   return iso_text
+end
+
+-- Milliseconds as seconds with three decimals.
+local function seconds(ms)
+  ms = math.floor(ms)
+  local s = math.floor(ms / 1000)
+  return int(s) .. '.' .. three(ms - s * 1000)
 end
 
 local function decode_record(text) return setmetatable(cmsgpack.unpack(text), RECORD) end
 
--- Numbers up to 14 digits are joined as they are: Lua writes them whole.
 local function envelope(id, epoch, seq, kind, at, attempt, data)
-  return '{"job_id":"' .. id .. '","epoch":"' .. epoch .. '","seq":' .. seq .. ',"kind":"' .. kind .. '","at":"' .. at ..
-    '","attempt":' .. attempt .. ',"data":' .. data .. '}'
+  return '{"job_id":"' .. id .. '","epoch":"' .. epoch .. '","seq":' .. int(seq) .. ',"kind":"' .. kind .. '","at":"' .. at ..
+    '","attempt":' .. int(attempt) .. ',"data":' .. data .. '}'
 end
 
 -- The same of an event that follows directly on seq `prev`, because progress before it was folded away.
 local function folded_envelope(id, epoch, seq, prev, kind, at, attempt, data)
-  return '{"job_id":"' .. id .. '","epoch":"' .. epoch .. '","seq":' .. seq .. ',"prev":' .. prev .. ',"kind":"' .. kind ..
-    '","at":"' .. at .. '","attempt":' .. attempt .. ',"data":' .. data .. '}'
+  return '{"job_id":"' .. id .. '","epoch":"' .. epoch .. '","seq":' .. int(seq) .. ',"prev":' .. int(prev) .. ',"kind":"' .. kind ..
+    '","at":"' .. at .. '","attempt":' .. int(attempt) .. ',"data":' .. data .. '}'
 end
 
 -- The data of an event of a log.

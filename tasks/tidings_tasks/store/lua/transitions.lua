@@ -220,7 +220,7 @@ end
 
 local function duration(job)
   if job.st == 0 then return '0' end
-  return string.format('%.3f', math.max(0, NOW - job.st) / 1000)
+  return seconds(math.max(0, NOW - job.st))
 end
 
 -- End a job. `event` is complete data for the terminal event; nothing may follow it.

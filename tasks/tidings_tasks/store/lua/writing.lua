@@ -2,7 +2,7 @@
 local function retry(job, err, delay_ms)
   call('HSET', P .. ':x:' .. job.id, 'er', err)
   enter_due(job, 'retrying', NOW + math.floor(delay_ms),
-    '{"error":' .. err .. ',"delay_s":' .. string.format('%.3f', delay_ms / 1000) .. ',"next_attempt":' .. int(job.a + 1) .. '}')
+    '{"error":' .. err .. ',"delay_s":' .. seconds(delay_ms) .. ',"next_attempt":' .. int(job.a + 1) .. '}')
 end
 
 local function keep_usage(job, usage)
