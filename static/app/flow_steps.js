@@ -33,6 +33,7 @@ export function FlowSteps({ book, job }) {
   const steps = job.input.steps;
   return html`
     <section class="card" aria-label="Steps">
+      <h2>Steps</h2>
       <ul class="jobs">
         ${steps.slice(0, MAX_SHOWN).map((step) => html`<${StepRow} key=${step.name} step=${step} job=${latest(book, jobs.get(step.name))} isOver=${isTerminal(job.status)} />`)}
       </ul>

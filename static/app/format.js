@@ -58,6 +58,17 @@ export function clock(at) {
 }
 
 /**
+ * @param {string | null | undefined} at
+ * @returns {string} such as `2026-11-23 10:04:11`, in the reader's time zone
+ */
+export function moment(at) {
+  const date = new Date(at ?? NaN);
+  if (Number.isNaN(date.getTime())) return "";
+  const day = [date.getFullYear(), date.getMonth() + 1, date.getDate()].map((part) => String(part).padStart(2, "0")).join("-");
+  return `${day} ${clock(date.toISOString())}`;
+}
+
+/**
  * How long a job will still take: what it says itself, else what its pace so far suggests.
  * @param {{percent?: number | null, eta_s?: number | null} | null | undefined} progress
  * @param {string | null | undefined} startedAt

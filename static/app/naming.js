@@ -25,7 +25,8 @@ export function nameOfJob(job) {
 export function aboutJob(job) {
   const named = nameOfJob(job) !== job.type;
   const tags = job.tags?.join(", ");
-  return [named && job.type, tags || (!named && summaryOf(job.input))].filter(Boolean).join(" · ");
+  const summary = job.type === "flow" && Array.isArray(job.input?.steps) ? stepsOf(job.input.steps) : summaryOf(job.input);
+  return [named && job.type, tags || (!named && summary)].filter(Boolean).join(" · ");
 }
 
 /**
@@ -45,6 +46,16 @@ function summaryOf(input) {
     .filter(([, value]) => ["string", "number", "boolean"].includes(typeof value) && value !== "")
     .map(([name, value]) => `${name} ${cut(String(value), MAX_VALUE_CHARACTERS)}`);
   return cut(words.join(", "), MAX_SUMMARY_CHARACTERS);
+}
+
+/**
+ * @param {{name?: string}[]} steps
+ * @returns {string} such as `2 steps: fetch, count`
+ */
+function stepsOf(steps) {
+  const names = steps.slice(0, MAX_SUMMARY_CHARACTERS).map((step) => step?.name).filter(Boolean);
+  const count = `${steps.length.toLocaleString("en")} ${steps.length === 1 ? "step" : "steps"}`;
+  return cut(names.length ? `${count}: ${names.join(", ")}` : count, MAX_SUMMARY_CHARACTERS);
 }
 
 /**

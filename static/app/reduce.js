@@ -4,6 +4,7 @@
  * @import {Job, JobEvent} from "../tidings/types.js"
  */
 
+import { moment } from "./format.js";
 import { parsePosition, positionOf } from "../tidings/position.js";
 
 // What only holds while a job waits, and no event tells.
@@ -68,12 +69,12 @@ export function laterJob(known, read) {
  */
 export function logLine({ kind, at, attempt, data }) {
   const line = (/** @type {string} */ level, /** @type {string} */ text) => ({ at, level, text });
-  const error = data?.error ? `${data.error.code}: ${data.error.message}` : "";
+  const error = data?.error ? withType(data.error) : "";
   switch (kind) {
     case "log":
       return line(String(data?.level ?? "info"), withFields(String(data?.message ?? ""), data?.fields));
     case "scheduled":
-      return line("state", `Scheduled for ${data?.run_at ?? "later"}`);
+      return line("state", `Scheduled for ${moment(data?.run_at) || "later"}`);
     case "queued":
       return line("state", data?.reason ? `Queued again (${data.reason})` : `Queued in ${data?.queue ?? "its queue"}`);
     case "started":
@@ -91,6 +92,14 @@ export function logLine({ kind, at, attempt, data }) {
     default:
       return null;
   }
+}
+
+/**
+ * The message of a KeyError is its key: nothing without the type.
+ * @param {{code: string, type?: string, message: string}} error
+ */
+function withType({ code, type, message }) {
+  return code === "exception" && type ? `${code}: ${type}: ${message}` : `${code}: ${message}`;
 }
 
 /**

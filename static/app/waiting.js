@@ -10,7 +10,7 @@ import { duration } from "./format.js";
 const REASONS = {
   paused: "the queue is paused",
   rate_limit: "its rate limit is used up for now",
-  concurrency: "others with its concurrency key are running",
+  concurrency: "as many as may run at once, of its key or its queue, are running",
   circuit_open: "a service that it needs has failed too often",
 };
 

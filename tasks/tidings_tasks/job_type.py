@@ -374,7 +374,11 @@ def _sets_extra(schema: Any) -> bool:
 
 def _field_errors(error: ValidationError, root: str = "input") -> list[FieldError]:
     return [
-        FieldError(field=".".join([root, *map(str, entry["loc"])]), code=entry["type"], message=entry["msg"])
+        FieldError(
+            field=".".join([root, *map(str, entry["loc"])]),
+            code=entry["type"],
+            message=entry["msg"].removeprefix("Value error, "),
+        )
         for entry in error.errors(include_url=False, include_input=False, include_context=False)[
             :_MAX_FIELD_ERRORS
         ]

@@ -137,3 +137,8 @@ async def test_a_server_writes_what_its_settings_declare(
             "POST", "/api/jobs", json={"type": "test.rows", "input": {"rows": 1}}
         )
         assert (answer.status, problem["code"]) == (429, "queue_full")
+        two = {"jobs": [{"type": "test.rows", "input": {"rows": 1}}] * 2}
+        answer, problem = await rest.call("POST", "/api/jobs/batch", json=two)
+        assert (answer.status, problem["errors"][0]["code"]) == (422, "over_the_queue"), (
+            "waiting mends nothing"
+        )

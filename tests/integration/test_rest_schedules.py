@@ -64,7 +64,7 @@ async def test_a_schedule_is_made_and_read(rest: Rest) -> None:
         ({"cron": "61 * * * *"}, "cron", "value_error"),
         ({"cron": "0 0 30 2 *"}, "cron", "value_error"),
         ({"time_zone": "Mars/Olympus"}, "time_zone", "value_error"),
-        ({"cron": None, "time_zone": "UTC"}, "body", "value_error"),
+        ({"cron": None, "time_zone": "UTC"}, "cron", "value_error"),
         ({"type": "test.row"}, "type", "unknown_job_type"),
         ({"input": {"rows": 0}}, "input.rows", "greater_than_equal"),
         ({"input": {"rows": 1, "what": 1}}, "input.what", "extra_forbidden"),

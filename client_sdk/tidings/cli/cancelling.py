@@ -56,7 +56,8 @@ def cancel(
         checked = CancelJobs.model_validate(wanted.model_dump())
     except ValidationError as error:
         reason_why = error.errors()[0]["msg"].removeprefix("Value error, ").replace("all: true", "--all")
-        raise typer.BadParameter(reason_why, param_hint="ID or a filter") from error
+        hint = "--status" if "has ended" in reason_why else "ID or a filter"
+        raise typer.BadParameter(reason_why, param_hint=hint) from error
     call_server(lambda client: _cancel_many(client, checked, yes, as_json))
 
 

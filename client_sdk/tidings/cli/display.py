@@ -169,4 +169,11 @@ def table_of(jobs: list[Job]) -> Table:
 
 def _error(data: dict[str, Any]) -> str:
     error = data.get("error") or {}
-    return one_line(f"{error.get('code', 'error')}: {error.get('message', '')}")
+    code, kind = error.get("code", "error"), error.get("type")
+    # The message of a KeyError is its key: nothing without the type.
+    words = (
+        [code, kind, error.get("message", "")]
+        if code == "exception" and kind
+        else [code, error.get("message", "")]
+    )
+    return one_line(": ".join(map(str, words)))

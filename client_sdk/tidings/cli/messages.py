@@ -25,7 +25,7 @@ TOKEN_SOURCE = (
 WAITS = {
     "paused": "the queue is paused",
     "rate_limit": "its rate limit is used up for now",
-    "concurrency": "others with its concurrency key are running",
+    "concurrency": "as many as may run at once, of its key or its queue, are running",
     "circuit_open": "a service that it needs has failed too often",
 }
 """What keeps a queued job back, in words."""
@@ -34,7 +34,7 @@ _HINTS: tuple[tuple[type[TidingsError], str], ...] = (
     (ConnectionLost, "is the server running, and is TIDINGS_URL right?"),
     (TokenExpired, "set TIDINGS_TOKEN to a fresh one"),
     (Unauthenticated, f"set TIDINGS_TOKEN to a valid token: {TOKEN_SOURCE}"),
-    (Forbidden, "use a token with the scope for it"),
+    (Forbidden, "`tidings token --sub YOU --scope SCOPE` makes one where the server is installed"),
     (JobNotFound, "check the id; other people's jobs look like none"),
 )
 

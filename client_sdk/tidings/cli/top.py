@@ -22,7 +22,7 @@ from .display import make_console
 from .messages import count_of, describe, one_line
 from .queues import queue_table
 
-__all__ = ["COMMANDS", "register"]
+__all__ = ["COMMANDS", "circuit_of", "register"]
 
 COMMANDS = frozenset({"top"})
 
@@ -97,10 +97,7 @@ def _view(
     # What stands still is of little interest, but a pause is.
     order = sorted(queues, key=lambda queue: (not (queue.queued or queue.running), queue.name))
     parts.append(queue_table(order))
-    parts += [
-        Text(one_line(f"dependency {each.name}: {each.state}, {each.failures} failures"))
-        for each in dependencies
-    ]
+    parts += [Text(one_line(f"dependency {each.name}: {circuit_of(each, now)}")) for each in dependencies]
     return Group(*parts)
 
 
@@ -125,13 +122,25 @@ def _cells(worker: Worker, now: datetime) -> dict[str, str]:
         "profile": one_line(worker.profile),
         "up": _span((now - worker.started_at).total_seconds()),
         "pid": str(worker.pid),
-        "running": f"{worker.running_count}/{worker.concurrency}",
+        # Under the stock dramatiq command no number is told.
+        "running": f"{worker.running_count}/{worker.concurrency}"
+        if worker.concurrency
+        else str(worker.running_count),
         "memory": f"{worker.rss_bytes / 1_048_576:.0f} MiB",
         "done": str(worker.done),
         "failed": str(worker.failed),
         "version": one_line(worker.version),
         "jobs": _jobs(worker, now),
     }
+
+
+def circuit_of(each: Dependency, now: datetime) -> str:
+    """Say what the circuit of a dependency does to its jobs."""
+    if each.state == "closed":
+        return f"closed, {count_of(each.failures, 'failure')} lately"
+    if each.state == "open" and each.open_until is not None and each.open_until > now:
+        return f"open until {each.open_until.astimezone():%H:%M:%S}: its jobs wait"
+    return "open: the next job is a trial" if each.state == "open" else "half open: a job tries it"
 
 
 def _jobs(worker: Worker, now: datetime) -> str:

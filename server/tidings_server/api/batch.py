@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Final
 
 import orjson
@@ -24,7 +25,7 @@ from tidings_tasks.store import Enqueued, Outcome, Submission
 from tidings_tasks.store.bulk_commands import read_jobs
 from tidings_tasks.submission import fingerprint_of
 
-from ..context import INTAKE, LIMITER, STORE
+from ..context import INTAKE, LIMITER, SETTINGS, STORE
 from .accepting import KEY, RATE_HEADERS, check_stored, idempotency_key, prepare_job
 from .answers import json_answer
 from .body import read_json
@@ -103,7 +104,18 @@ async def _prepare(
             await asyncio.sleep(0)
     if wrong:
         raise invalid_fields(wrong[:_MAX_ERRORS])
+    _check_room(request, batch)
     return shard, batch
+
+
+def _check_room(request: web.Request, batch: list[Submission]) -> None:
+    """Refuse what no waiting makes fit; `queue_full` is worth another try. What a key may drop is not counted."""
+    policies = request.app[SETTINGS].queues
+    wanted = Counter(each.queue for each in batch if not each.due and not each.dedup_key)
+    for queue, count in wanted.items():
+        most = policies[queue].max_length if queue in policies else None
+        if most is not None and count > most:
+            raise invalid("jobs", "over_the_queue", f"At most {most} jobs: the queue {queue} holds no more")
 
 
 def _check(request: web.Request, batch: list[Submission], stored: list[Enqueued]) -> None:

@@ -44,6 +44,8 @@ def _entry(details: ErrorDetails, model: type[BaseModel]) -> FieldError:
         message = "This field is required"
     elif code == "string_pattern_mismatch":
         message = f"Must match the pattern {details.get('ctx', {}).get('pattern')}"
+    if not path and (named := message.partition(": "))[0] in model.model_fields:
+        path, message = named[0], named[2]  # a check of the whole that blames one field
     return FieldError(field=path or "body", code=code, message=message)
 
 

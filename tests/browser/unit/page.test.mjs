@@ -34,6 +34,10 @@ test("every lifecycle event has its line in the log, progress and output have no
   for (const kind of ["scheduled", "queued", "started", "retrying", "cancelling", "completed", "failed", "cancelled"]) {
     assert.ok(logLine(event(1, kind)).text, kind);
   }
+  const keyError = { code: "exception", type: "KeyError", message: "'rows'" };
+  assert.equal(logLine(event(1, "failed", { error: keyError })).text, "Failed: exception: KeyError: 'rows'");
+  const timeout = { code: "timeout", type: "JobTimedOut", message: "ran longer than 3 s" };
+  assert.equal(logLine(event(1, "failed", { error: timeout })).text, "Failed: timeout: ran longer than 3 s");
   assert.equal(logLine(event(1, "progress")), null);
   assert.equal(logLine(event(1, "output", { chunk: "x" })), null);
   assert.equal(logLine(event(1, "log", { level: "info", message: "read", fields: { rows: 3, from: "x" } })).text, "read rows=3 from=x");
@@ -65,6 +69,8 @@ test("a job without a title is told apart by its tags, else by its input, and al
   assert.deepEqual(said({ input: { title: "Q3", n: 3 } }), ["Q3", "t"]);
   assert.deepEqual(said({ metadata: { title: "Q4" }, tags: ["eu"] }), ["Q4", "t · eu"]);
   assert.deepEqual(said({ input: null }), ["t", ""]);
+  const steps = [{ name: "fetch" }, { name: "count" }];
+  assert.deepEqual(said({ type: "flow", input: { steps, on_failure: "stop" } }), ["flow", "2 steps: fetch, count"]);
   assert.ok(said({ input: { text: `${"long ".repeat(40)}\n`, more: "x".repeat(99) } })[1].length <= 80);
   assert.equal(shortId("01M843T14160NF7NMMH8KJ94VHs12"), "KJ94VH");
 });
