@@ -119,6 +119,9 @@ def prepare(
         raise _invalid("expires_at", "before_due", "must be after run_at")
     _check_dedup(dedup_key, dedup_ttl_s, debounce, due)
     _check_key("concurrency_key", concurrency_key)
+    if flow is not None and concurrency_key and (step := flow.find_step_behind(concurrency_key)):
+        message = f"step {step} has it too, and would wait for the flow, which waits for it; give one of them another key"
+        raise _invalid("concurrency_key", "own_key", message)
     completed_kept_ms, failed_kept_ms = kept_ms_of(policy)
     shard = keyspace.shard_of_tenant(tenant)
     return shard, Submission(

@@ -283,3 +283,18 @@ def test_python_refuses_what_it_can_tell() -> None:
         list(one.result)
     with pytest.raises(TypeError, match="key without a dot"):
         one.result["a.b"]
+
+
+def test_a_flow_does_not_keep_its_own_steps_waiting() -> None:
+    """A key that the flow holds until its last step has ended is none that one of its steps may wait for."""
+    step = {"name": "last", "type": "t.rows", "concurrency_key": "k"}
+    within = {"name": "within", "type": "flow", "input": {"steps": [step]}}
+    for steps, name in (([step], "last"), ([within], "within.last")):
+        with pytest.raises(InvalidInput) as refused:
+            submission_of({"steps": steps}, concurrency_key="k")
+        [error] = refused.value.errors
+        assert (error.field, error.code) == ("concurrency_key", "own_key")
+        assert f"step {name} " in error.message
+        assert submission_of({"steps": steps}, concurrency_key="other").flow is not None
+    with pytest.raises(InvalidInput, match=r"input\.steps\.0\.concurrency_key"):
+        submission_of({"steps": [within | {"concurrency_key": "k"}]})

@@ -55,6 +55,18 @@ class FlowPlan:
         """How many steps there are, those of flows within it included."""
         return sum(1 + (step.job.flow.size if step.job.flow else 0) for step in self.steps)
 
+    def find_step_behind(self, key: str, held: int = 1) -> str | None:
+        """Return the name of a step that could never run while flows around it hold so many places of a concurrency key."""
+        for step in self.steps:
+            job = step.job
+            has_key = job.concurrency_key == key
+            if has_key and job.concurrency_limit <= held:
+                return step.name
+            found = job.flow.find_step_behind(key, held + has_key) if job.flow else None
+            if found is not None:
+                return f"{step.name}.{found}"
+        return None
+
     def options(self, flow_id: str) -> dict[str, Any]:
         """Return what ``flows.lua`` takes, for the flow of this id."""
         following: list[list[int]] = [[] for _ in self.steps]
