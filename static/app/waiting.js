@@ -10,7 +10,7 @@ import { duration } from "./format.js";
 const REASONS = {
   paused: "the queue is paused",
   rate_limit: "its rate limit is used up for now",
-  concurrency: "as many as may run at once, of its key or its queue, are running",
+  concurrency: "its key or its queue has as many running as may be",
   circuit_open: "a service that it needs has failed too often",
 };
 

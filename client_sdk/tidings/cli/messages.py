@@ -25,7 +25,7 @@ TOKEN_SOURCE = (
 WAITS = {
     "paused": "the queue is paused",
     "rate_limit": "its rate limit is used up for now",
-    "concurrency": "as many as may run at once, of its key or its queue, are running",
+    "concurrency": "its key or its queue has as many running as may be",
     "circuit_open": "a service that it needs has failed too often",
 }
 """What keeps a queued job back, in words."""
