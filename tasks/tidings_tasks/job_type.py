@@ -30,6 +30,7 @@ ResultT = TypeVar("ResultT")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_FIELD_ERRORS = 50
 _LONGEST_S = 366 * 86_400
+_MOST = 1_000_000
 
 
 class InvalidResult(TidingsError, ValueError):
@@ -302,14 +303,13 @@ def _check_numbers(
     for what, seconds in (("timeout_s", timeout_s), ("expires_s", expires_s)):
         if seconds is not None and not 0 < seconds <= _LONGEST_S:
             raise ValueError(f"{name}: {what} must be above 0 and at most a year, in seconds")
-    if max_attempts is not None and not 1 <= max_attempts <= 1_000_000:
-        raise ValueError(f"{name}: max_attempts must be at least 1")
     if backoff_s is not None and not (
         1 <= len(backoff_s) <= 100 and all(0 <= delay <= _LONGEST_S for delay in backoff_s)
     ):
         raise ValueError(f"{name}: backoff_s must have 1 to 100 delays of at least 0 seconds")
-    if not 1 <= concurrency_limit <= 1_000_000:
-        raise ValueError(f"{name}: concurrency_limit must be at least 1")
+    for what, count in (("max_attempts", max_attempts), ("concurrency_limit", concurrency_limit)):
+        if count is not None and not (type(count) is int and 1 <= count <= _MOST):
+            raise ValueError(f"{name}: {what} must be a whole number from 1 to {_MOST:,}, not {count!r}")
 
 
 def _read_signature(

@@ -86,7 +86,8 @@ def test_functions_of_another_form_are_refused(registry: Registry) -> None:
     "options",
     [
         {"queue": "no spaces"}, {"timeout_s": 0}, {"timeout_s": float("nan")}, {"max_attempts": 0}, {"backoff_s": ()},
-        {"backoff_s": (-1,)}, {"concurrency_limit": 0}, {"dependency": "no spaces"}, {"expires_s": 0},
+        {"backoff_s": (-1,)}, {"concurrency_limit": 0}, {"concurrency_limit": 1.5}, {"max_attempts": 1.5},
+        {"dependency": "no spaces"}, {"expires_s": 0},
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(registry: Registry, options: dict[str, Any]) -> None:
