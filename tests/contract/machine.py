@@ -15,10 +15,8 @@ from tidings_tasks.store import (
     Breaker,
     QueueLimits,
     QueueState,
-    Rate,
     StepReply,
     Submission,
-    Tenant,
     Verb,
     Write,
     commands,
@@ -26,81 +24,24 @@ from tidings_tasks.store import (
 
 from .bench import ALICE, LEASE_MS, START_MS, Bench, spec_of
 from .comparison import compare
+from .machine_inputs import (
+    MAX_QUEUE_LENGTH,
+    NO_LIMITS,
+    QUEUES,
+    TENANTS,
+    TOKEN_MS,
+    breakers,
+    limits,
+    small,
+    states,
+    submissions,
+    wishes,
+    writes,
+)
 from .model import DAY_MS, Model
 from .model_job import ModelJob
 
-__all__ = ["MAX_QUEUE_LENGTH", "QUEUES", "TENANTS", "StoreMachine"]
-
-TENANTS = [ALICE, Tenant("bob", "acme"), Tenant("alice")]
-QUEUES = ["a", "b"]
-MAX_QUEUE_LENGTH = 5
-TOKEN_MS = 600_000
-"""Tokens come so slowly because buckets expire by the machine's clock, which goes on while the store's is held."""
-HOUR_MS = 3_600_000
-NO_LIMITS = QueueLimits()
-
-small = st.integers(0, 10_000)
-"""Picks one of what there is, modulo how much there is."""
-
-
-def rarely(*values: Any, usually: Any) -> st.SearchStrategy[Any]:
-    """Pick the usual value two times out of three."""
-    return st.sampled_from([*values, *[usually] * 2 * len(values)])
-
-
-submissions = st.fixed_dictionaries(
-    {
-        "tenant": st.sampled_from(TENANTS),
-        "queue": st.sampled_from(QUEUES),
-        "priority": st.integers(1, 3),
-        "due": st.sampled_from(["", "", "", "+1000", "+1", str(START_MS + 5_000)]),
-        "max_attempts": st.integers(1, 4),
-        "idempotency_key": rarely("k", "l", usually=""),
-        "fingerprint": st.sampled_from(["f", "g"]),
-        "expires": rarely("+1", "+6000", str(START_MS + 1_000), usually=""),
-        "concurrency_key": rarely("k", "k", "l", usually=""),
-        "concurrency_limit": st.sampled_from([1, 1, 2]),
-        "dedup_key": rarely("k", "l", usually=""),
-        "dedup_ttl_ms": rarely(HOUR_MS, usually=0),
-        "debounce": st.booleans(),
-        "dependency": rarely("api", usually=""),
-        "completed_kept_ms": rarely(5_000, usually=None),
-    }
-)
-wishes = st.sampled_from(
-    [
-        {},
-        {"concurrency_key": "k"},
-        {"concurrency_key": "k", "concurrency_limit": 2},
-        {"dependency": "api"},
-        {"dependency": "api"},
-        {"dependency": "api", "concurrency_key": "k"},
-        {"dedup_key": "k", "debounce": True, "due": "+1000"},
-    ]
-)
-writes = st.fixed_dictionaries(
-    {
-        "job": small,
-        "attempt": st.sampled_from([0, 0, 0, 0, 0, 0, -1, 100]),
-        "number": st.sampled_from([1, 1, 1, 1, 1, 0, -1, 3]),
-        "verb": st.sampled_from([*Verb, *[Verb.PROGRESS] * 4, Verb.LOG, Verb.OUTPUT, Verb.RETRY]),
-        "extra": st.sampled_from(['{"delay_ms":0}', '{"delay_ms":1000,"dead":true}']),
-        "message": st.sampled_from(["row 1 is bad", "row 2 is bad", "no"]),
-    }
-)
-rates = st.sampled_from(
-    [None, None, *(Rate(count, TOKEN_MS / 1000, burst) for count, burst in [(1, 1), (1, 2), (2, 1), (3, 3)])]
-)
-limits = st.builds(
-    QueueLimits,
-    max_length=rarely(2, usually=None),
-    max_running=rarely(1, 2, usually=None),
-    rate=rates,
-    rate_per_owner=rates,
-    rate_per_org=rates,
-)
-breakers = st.sampled_from([Breaker(1, 60, 10), Breaker(2, 60, 10), Breaker(2, 1, 1)])
-states = st.sampled_from([*QueueState, QueueState.ACTIVE])
+__all__ = ["StoreMachine"]
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -215,6 +156,38 @@ class StoreMachine(RuleBasedStateMachine):
         ]  # fmt: skip
         self.step("w1", ends, [(queue, 2 if only_first else 9) for queue in QUEUES], 100)
 
+    @rule(
+        verb=st.sampled_from([Verb.COMPLETE, Verb.RETRY, Verb.RETRY, Verb.RELEASE]),
+        queue=st.sampled_from(QUEUES),
+    )
+    def depend(self, verb: Verb, queue: str) -> None:
+        """Run jobs of the dependency, and let all of them hear the same of it."""
+        self.enqueue(
+            [{"tenant": ALICE, "queue": queue, "priority": 1, "max_attempts": 9, "dependency": "api"}] * 2,
+            all_or_none=False,
+        )
+        self.step("w2", [], [(queue, 9)], 100)
+        running = self.model.in_order(JobState.RUNNING)
+        ends = [
+            {
+                "job": at * 4 + 1,
+                "attempt": 0,
+                "number": 1,
+                "verb": verb,
+                "extra": '{"delay_ms":1000}',
+                "message": "no",
+            }
+            for at, job in enumerate(running)
+            if job.submission.dependency
+        ]
+        self.step("w2", ends, [], 100)
+
+    @rule(then_work=st.booleans())
+    def sleep(self, then_work: bool) -> None:
+        """Let time pass until something falls due, as an idle worker does."""
+        self.advance(self.model.next_due_ms() or 0)
+        self.step("w1", [], [(queue, 9) for queue in QUEUES if then_work], 100)
+
     @rule(picks=st.lists(st.tuples(small, st.sampled_from([0, 0, -1, 1])), min_size=1, max_size=3))
     def renew(self, picks: list[tuple[int, int]]) -> None:
         """Renew leases of current, stale and future attempts."""
@@ -229,7 +202,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(n=small, by=st.sampled_from(["alice", None]), reason=st.sampled_from([None, "why"]))
     def cancel(self, n: int, by: str | None, reason: str | None) -> None:
         """Cancel a job in whatever state it is, or one that is gone."""
-        job_id = self.known[n % len(self.known)]
+        job_id = self.pick_open(n)
 
         def act() -> None:
             command = commands.cancel(job_id, by=orjson.dumps(by), reason=orjson.dumps(reason))
@@ -243,7 +216,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(n=small, priority=st.sampled_from([None, 1, 3]), due=st.sampled_from([None, None, 0, 1_000, 5_000]))
     def change(self, n: int, priority: int | None, due: int | None) -> None:
         """Change when a job runs, in whatever state it is."""
-        job_id = self.known[n % len(self.known)]
+        job_id = self.pick_open(n)
         due_ms = None if due is None else self.model.now_ms + due
 
         def act() -> None:
@@ -367,6 +340,12 @@ class StoreMachine(RuleBasedStateMachine):
             return running[n // 4 % len(running)]
         job_id = self.known[n // 4 % len(self.known)]
         return self.model.jobs.get(job_id) or ModelJob(self.bench.submission(id=job_id), "gone", attempt=1)
+
+    def pick_open(self, n: int) -> str:
+        """Pick a job that has not ended, or any other."""
+        still_open = [job.id for job in self.model.jobs.values() if not job.has_ended]
+        among = still_open if still_open and n % 4 else self.known
+        return among[n // 4 % len(among)]
 
     def compare(self) -> None:
         """Assert that the store holds what the model holds, no more and no less."""

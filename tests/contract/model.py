@@ -102,13 +102,17 @@ class Model(World):
         for job in self.in_order(S.COMPLETED, S.FAILED, S.CANCELLED, until_ms=self.now_ms):
             del self.jobs[job.id]
         claims = self._claim(worker, call, lease_ms, wants, most) if wants else []
+        return codes, claims, self.next_due_ms()
+
+    def next_due_ms(self) -> int | None:
+        """Say how long nothing falls due."""
         times = [
             job.score for job in self.in_order(S.SCHEDULED, S.RETRYING, S.COMPLETED, S.FAILED, S.CANCELLED)
         ]
         times += [max(job.score, self.reap_from_ms) for job in self.running()]
         times += [job.expires_ms for job in self.in_order(*WAITING) if job.expires_ms]
         times += self.gates.timers.values()
-        return codes, claims, max(0, int(min(times)) - self.now_ms) if times else None
+        return max(0, int(min(times)) - self.now_ms) if times else None
 
     def renew(self, attempts: Sequence[tuple[str, int]], lease_ms: int) -> list[WriteCode]:
         """Renew leases."""

@@ -13,7 +13,8 @@ from tidings_tasks.store import QueueState, Verb, commands
 
 from .bench import Bench
 from .invariants import check_invariants
-from .machine import MAX_QUEUE_LENGTH, QUEUES, StoreMachine
+from .machine import StoreMachine
+from .machine_inputs import MAX_QUEUE_LENGTH, QUEUES
 
 WANTED_STEPS = int(os.environ.get("STORE_MODEL_STEPS", "0"))
 STEPS_AN_EXAMPLE, LOOKS_MAX = 40, 1_000

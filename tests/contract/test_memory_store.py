@@ -31,7 +31,8 @@ from . import (
     test_transitions,
 )
 from .bench import ALICE
-from .machine import MAX_QUEUE_LENGTH, StoreMachine
+from .machine import StoreMachine
+from .machine_inputs import MAX_QUEUE_LENGTH
 from .twins import TwinBench
 
 MODULES = (

@@ -17,7 +17,8 @@ from tidings_tasks.store import QueueLimits, Rate, Verb
 
 from .bench import ALICE, START_MS, Bench
 from .invariants import check_invariants
-from .machine import MAX_QUEUE_LENGTH, TENANTS, StoreMachine
+from .machine import StoreMachine
+from .machine_inputs import MAX_QUEUE_LENGTH, TENANTS
 
 WANTED_STEPS = int(os.environ.get("STORE_MODEL_STEPS", "0"))
 STEPS_AN_EXAMPLE = 60
