@@ -159,11 +159,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         verb=st.sampled_from([Verb.COMPLETE, Verb.RETRY, Verb.RETRY, Verb.RELEASE]),
         queue=st.sampled_from(QUEUES),
+        count=st.integers(1, 2),
     )
-    def depend(self, verb: Verb, queue: str) -> None:
+    def depend(self, verb: Verb, queue: str, count: int) -> None:
         """Run jobs of the dependency, and let all of them hear the same of it."""
         self.enqueue(
-            [{"tenant": ALICE, "queue": queue, "priority": 1, "max_attempts": 9, "dependency": "api"}] * 2,
+            [{"tenant": ALICE, "queue": queue, "priority": 1, "max_attempts": 9, "dependency": "api"}]
+            * count,
             all_or_none=False,
         )
         self.step("w2", [], [(queue, 9)], 100)
