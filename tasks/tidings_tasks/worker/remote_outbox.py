@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from ..event_data import encode_output
 from ..store import Verb
+from ..waiting import Waiter
 
 if TYPE_CHECKING:
     from ..attempt import Attempt
@@ -42,8 +42,8 @@ class RemoteOutbox:
         self._sizes: deque[int] = deque()
         self._bytes = 0
         self._flushes = 0
-        self._rooms: list[Future[None]] = []
-        self._flushing: dict[int, Future[None]] = {}
+        self._rooms: list[Waiter] = []
+        self._flushing: dict[int, Waiter] = {}
 
     def put(self, attempt: Attempt, verb: Verb, data: bytes) -> bool:
         """Hand a write over; False when the attempt is over. The caller then waits for ``room``."""
@@ -60,23 +60,23 @@ class RemoteOutbox:
         )  # a text that is too long is told to its author here
         return self._pass_on(attempt, text.encode(), "join", stream)
 
-    def room(self, attempt: Attempt) -> Future[None] | None:
+    def room(self, attempt: Attempt) -> Waiter | None:
         """Return None when there is room for more, else what is done when there may be, or the attempt is stopped."""
         with self._shield(), self._lock:
             if attempt.is_closed or not self._is_full:
                 return None
-            waiter: Future[None] = Future()
+            waiter = Waiter()
             self._rooms.append(waiter)
             return waiter
 
-    def stored(self, attempt: Attempt) -> Future[None] | None:
+    def stored(self, attempt: Attempt) -> Waiter | None:
         """Return what is done when the store has all that was written so far; None the second time that is asked."""
         with self._shield(), self._lock:
             if attempt.is_closed or attempt.put_writes == attempt.sent_writes:
                 return None
             attempt.sent_writes = attempt.put_writes
             self._flushes += 1
-            waiter: Future[None] = Future()
+            waiter = Waiter()
             self._flushing[self._flushes] = waiter
             self._send("flush", self._flushes)
             return waiter
@@ -130,9 +130,6 @@ class RemoteOutbox:
             return True
 
 
-def _resolve(waiting: list[Future[None]]) -> None:
+def _resolve(waiting: list[Waiter]) -> None:
     for waiter in waiting:
-        try:
-            waiter.set_result(None)
-        except InvalidStateError:
-            continue  # whoever waited has gone
+        waiter.finish()
