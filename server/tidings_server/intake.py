@@ -1,7 +1,7 @@
 """The intake: submissions that arrive together are stored together, one call of the store for many of them.
 
 Each shard has a lane. While a lane's call is on its way, what arrives waits, and the next call takes all of it, up to a
-bound. So a lone submission waits for nobody, and a flood costs few calls.
+bound; a second one joins it where many wait. So a lone submission waits for nobody, and a flood costs few calls.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from tidings.protocol.errors import QueueFull, ServerDraining, StoreUnavailable
 from tidings_tasks.store import Enqueued, Store, Submission, commands
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 _MAX_WAITING = 10_000
 _MAX_BATCH = 200
 _MAX_BATCH_BYTES = 2_097_152
+_SECOND_CALL_FROM = 100
+"""So many waiting submissions are worth a second call beside the one under way: the store and this process then work at once."""
 _CLOSE_TIMEOUT_S = 10.0
 
 
@@ -43,12 +46,17 @@ class _Waiting:
 
 
 class _Lane:
-    __slots__ = ("batches", "task", "waiting")
+    __slots__ = ("batches", "tasks", "waiting")
 
     def __init__(self) -> None:
         self.batches = asyncio.Lock()
         self.waiting: deque[_Waiting] = deque()
-        self.task: asyncio.Task[None] | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def wants_call(self) -> bool:
+        """Whether another call is to begin for what waits."""
+        return not self.tasks or (len(self.tasks) == 1 and len(self.waiting) >= _SECOND_CALL_FROM)
 
 
 class Intake:
@@ -80,8 +88,8 @@ class Intake:
         lane = self._lanes.setdefault(shard, _Lane())
         lane.waiting.append(_Waiting(submission, len(submission.spec.to_json()), answer))
         self._waiting += 1
-        if lane.task is None:
-            lane.task = asyncio.create_task(self._run(shard, lane), name=f"intake-{shard}")
+        if lane.wants_call:
+            lane.tasks.add(asyncio.create_task(self._run(shard, lane), name=f"intake-{shard}"))
         return await answer
 
     async def submit_batch(self, shard: int, batch: Sequence[Submission]) -> list[Enqueued]:
@@ -101,7 +109,7 @@ class Intake:
     async def aclose(self) -> None:
         """Store what waits, for at most 10 s; refuse the rest."""
         self._is_closed = True
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        tasks = [task for lane in self._lanes.values() for task in lane.tasks]
         if tasks:
             await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT_S)
         for task in tasks:
@@ -120,10 +128,12 @@ class Intake:
             while batch := self._next_batch(lane):
                 await self._store_batch(shard, batch)
         finally:
-            lane.task = None
-            left = [*batch, *lane.waiting]
-            self._waiting -= len(lane.waiting)
-            lane.waiting.clear()
+            lane.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            left = list(batch)
+            if not lane.tasks:
+                left += lane.waiting
+                self._waiting -= len(lane.waiting)
+                lane.waiting.clear()
             _refuse(left, "the server closed; the job may not have been stored")
 
     def _next_batch(self, lane: _Lane) -> list[_Waiting]:

@@ -11,6 +11,7 @@ __all__ = ["JOB_ID_PATTERN", "is_job_id", "make_job_id", "new_job_id", "shard_of
 JOB_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{26}s[0-9]+$"
 _JOB_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}s(0|[1-9][0-9]{0,4})")
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 
 
 def new_job_id(shard: int, *, now_ms: int | None = None) -> str:
@@ -25,7 +26,7 @@ def new_job_id(shard: int, *, now_ms: int | None = None) -> str:
 def make_job_id(shard: int, time_ms: int, bits: int) -> str:
     """Make the id of these parts: 48 bits of time, 80 other bits, and the shard. Equal parts make equal ids."""
     value = (time_ms << 80) | bits
-    return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5)) + f"s{shard}"
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)]) + f"s{shard}"
 
 
 def is_job_id(text: object) -> bool:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 __all__ = ["Keyspace", "Tenant"]
+
+
+@lru_cache(maxsize=4096)
+def _scope(owner: str, org: str | None) -> str:
+    return f"{quote(org or '', safe='')}/{quote(owner, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +25,7 @@ class Tenant:
     @property
     def scope(self) -> str:
         """The owner's part of a key: ``<org or empty>/<owner>``, both percent-encoded, so no two tenants meet."""
-        return f"{quote(self.org or '', safe='')}/{quote(self.owner, safe='')}"
+        return _scope(self.owner, self.org)
 
     @property
     def org_scope(self) -> str | None:
@@ -40,6 +46,8 @@ class Keyspace:
 
     def shard_of_tenant(self, tenant: Tenant) -> int:
         """The shard that holds all jobs of a tenant."""
+        if self.shards == 1:
+            return 0
         digest = hashlib.blake2b((tenant.org or tenant.owner).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.shards
 

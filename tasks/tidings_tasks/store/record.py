@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,6 +48,7 @@ class Spec:
     """Its name, for a step of a flow."""
     needs: Mapping[str, str] | None = None
     """The jobs whose results its input refers to, by the name of the reference."""
+    _text: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def tenant(self) -> Tenant:
@@ -55,7 +56,16 @@ class Spec:
         return Tenant(self.owner, self.org)
 
     def to_json(self) -> bytes:
-        """Encode for the store; empty members are left out, since a million queued jobs carry this text."""
+        """Encode for the store; empty members are left out, since a million queued jobs carry this text.
+
+        Made once: whoever checks, measures and stores a job asks for it.
+        """
+        if self._text is None:
+            object.__setattr__(self, "_text", self._encode())
+        assert self._text is not None
+        return self._text
+
+    def _encode(self) -> bytes:
         body: dict[str, Any] = {
             "type": self.type,
             "owner": self.owner,
