@@ -51,7 +51,7 @@ LEASE_MS = 6_000
 ALICE = Tenant("alice", "acme")
 READING = {
     "read_job", "read_jobs", "read_events", "heads", "list_jobs", "list_open", "read_feed", "count_jobs", "list_workers",
-    "read_durations", "read_queues", "read_breakers", "read_dead_groups", "list_dead",
+    "read_durations", "read_queues", "list_queues", "read_breakers", "read_dead_groups", "list_dead",
     "list_schedules", "read_schedule", "due_schedules",
 }  # fmt: skip
 TIMED = (":due", ":lease", ":exp", ":gates", ":done")

@@ -344,3 +344,12 @@ def test_many_jobs_before_closed_gates_do_not_hide_one_that_may_run(bench: Bench
     assert len(looks) <= 6
     bench.checks = True
     bench.step()
+
+
+def test_queues_are_found_by_their_jobs_and_their_states(bench: Bench) -> None:
+    """Also those that nobody declared; an empty one that is paused is not forgotten."""
+    bench.start(queue="running")
+    bench.add(queue="waiting")
+    bench.complete(bench.start(queue="over"))
+    bench.run(commands.set_queue_state(0, "paused", QueueState.PAUSED))
+    assert bench.run(commands.list_queues(0)) == ["paused", "running", "waiting"]

@@ -121,6 +121,7 @@ def test_every_script_has_a_command() -> None:
         commands.configure(0),
         commands.set_queue_state(0, "a", QueueState.ACTIVE),
         commands.read_queues(0, []),
+        commands.list_queues(0),
         commands.purge_queue(0, "a", by=b"null"),
         commands.read_breakers(0),
         commands.read_dead_groups(0),
@@ -270,6 +271,7 @@ def do_what_gates_and_graves_need(bench: Bench) -> None:
     bench.run(commands.change(other, priority=1))
     bench.run(commands.change(other, due_ms=bench.now_ms + 60_000))
     bench.run(commands.read_queues(0, ["a"]))
+    bench.run(commands.list_queues(0))
     bench.run(commands.read_job(other))
     bench.write(first, Verb.FAIL, {"code": "c", "type": "T", "message": "m"}, {"dead": True, "stack": "s"})
     bench.run(commands.set_queue_state(0, "a", QueueState.ACTIVE))

@@ -14,7 +14,7 @@ from tests.support.rest import Rest, make_settings, make_token, serve
 from tidings.protocol import new_job_id
 from tidings_server.api.admin import queues
 from tidings_tasks.store import Spec, Submission, Tenant, Verb, commands
-from tidings_tasks.store.limits import Breaker, QueueLimits, Rate
+from tidings_tasks.store.limits import Breaker, QueueLimits, QueueState, Rate
 from tidings_tasks.store.worker_commands import RunningJob, WorkerInfo, beat
 
 ADMIN = make_token("root", scope="admin")
@@ -67,11 +67,12 @@ async def test_counts_are_those_of_all_shards(rest: Rest) -> None:
 
 
 async def test_limits_are_shown_as_they_are_written(rest: Rest) -> None:
-    """Rates as in the settings."""
+    """Rates as in the settings. The queue is one that the server does not declare, and so does not set to its own limits."""
     limits = QueueLimits(100, 3, Rate(20, 1), Rate(10, 60), None)
     for shard in range(rest.store.keyspace.shards):
-        await rest.store.run(commands.configure(shard, queues={"reports": limits}))
-    assert (await queue(rest))["limits"] == {
+        await rest.store.run(commands.configure(shard, queues={"films": limits}))
+        await rest.store.run(commands.set_queue_state(shard, "films", QueueState.PAUSED))
+    assert (await queue(rest, "films"))["limits"] == {
         "max_length": 100, "max_running": 3, "rate": "20/s", "rate_per_owner": "10/min", "rate_per_org": None,
     }  # fmt: skip
 
@@ -101,6 +102,15 @@ async def test_a_draining_queue_runs_what_it_has(rest: Rest) -> None:
     await rest.claim(shard=int(job["id"].rpartition("s")[2]))
     await ask(rest, "queues/reports/resume", "POST")
     await rest.submit()
+
+
+async def test_a_queue_that_only_its_jobs_know_is_seen_and_paused(rest: Rest) -> None:
+    """As that of a Dramatiq actor, which no server has heard of."""
+    spec = Spec("render", "system", None, {}, 60, 3, (10,))
+    shard = rest.store.keyspace.shard_of_tenant(spec.tenant)
+    await rest.store.run(commands.enqueue(shard, [Submission(new_job_id(shard), spec, "invoices", 3)]))
+    assert (await queue(rest, "invoices"))["queued"] == 1
+    assert (await ask(rest, "queues/invoices/pause", "POST"))["state"] == "paused"
 
 
 async def test_an_unknown_queue_is_not_found_with_near_names(rest: Rest) -> None:

@@ -15,7 +15,15 @@ from tidings.protocol import BEGINNING, JobState, Position, shard_of
 from .command import Command
 from .dead_commands import DeadGroup, DeadPage, list_dead, read_dead_groups, release_dead
 from .keys import Tenant
-from .queue_commands import PurgePage, configure, purge_queue, read_breakers, read_queues, set_queue_state
+from .queue_commands import (
+    PurgePage,
+    configure,
+    list_queues,
+    purge_queue,
+    read_breakers,
+    read_queues,
+    set_queue_state,
+)
 from .record import JobRecord, Spec
 from .references import fill
 from .submissions import MAX_QUEUE_LENGTH, Enqueued, Outcome, Submission, enqueue, submission_args
@@ -45,6 +53,7 @@ __all__ = [
     "enqueue",
     "list_dead",
     "list_jobs",
+    "list_queues",
     "purge_queue",
     "read_breakers",
     "read_dead_groups",

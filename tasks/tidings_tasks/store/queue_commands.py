@@ -14,7 +14,15 @@ import orjson
 from .command import Command
 from .limits import Breaker, BreakerInfo, BreakerState, QueueInfo, QueueLimits, QueueState, Rate
 
-__all__ = ["PurgePage", "configure", "purge_queue", "read_breakers", "read_queues", "set_queue_state"]
+__all__ = [
+    "PurgePage",
+    "configure",
+    "list_queues",
+    "purge_queue",
+    "read_breakers",
+    "read_queues",
+    "set_queue_state",
+]
 
 _BREAKER_STATES = {
     "closed": BreakerState.CLOSED,
@@ -51,6 +59,15 @@ def configure(
 def set_queue_state(shard: int, queue: str, state: QueueState) -> Command[None]:
     """Pause a queue, let it drain, or set it going again. It is at once so for all workers and servers."""
     return Command("set_queue_state", shard, [queue, state.value], lambda _: None)
+
+
+def list_queues(shard: int, *, limit: int = 1000) -> Command[list[str]]:
+    """Read which queues have jobs waiting or running, or are paused or draining, whoever declared them."""
+
+    def parse(reply: Any) -> list[str]:
+        return sorted(name.decode() for name in reply)
+
+    return Command("list_queues", shard, [limit], parse)
 
 
 def read_queues(shard: int, names: Sequence[str]) -> Command[list[QueueInfo]]:

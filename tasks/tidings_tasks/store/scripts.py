@@ -27,6 +27,7 @@ _READING = frozenset(
         "list_workers",
         "read_durations",
         "read_queues",
+        "list_queues",
         "read_breakers",
         "read_dead_groups",
         "list_dead",

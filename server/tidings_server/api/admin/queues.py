@@ -33,7 +33,7 @@ _STRICTEST: Final = (QueueState.ACTIVE, QueueState.DRAINING, QueueState.PAUSED)
 
 async def list_queues(request: web.Request) -> web.StreamResponse:
     """Answer every known queue, by name."""
-    return json_answer({"queues": await _read(request, sorted(_known(request)))})
+    return json_answer({"queues": await _read(request, sorted(await _known(request)))})
 
 
 async def pause(request: web.Request) -> web.StreamResponse:
@@ -53,7 +53,7 @@ async def drain(request: web.Request) -> web.StreamResponse:
 
 async def purge(request: web.Request) -> web.StreamResponse:
     """Cancel the waiting jobs of the queue, or only count them."""
-    name = _queue_of(request)
+    name = await _queue_of(request)
     body = await read_optional_json(request, Purge)
     store, by = request.app[STORE], orjson.dumps(identity_of(request).subject)
     shard, after_id = _read_place(body.cursor, store.keyspace.shards)
@@ -72,23 +72,29 @@ async def purge(request: web.Request) -> web.StreamResponse:
 
 
 async def _set_state(request: web.Request, state: QueueState) -> web.StreamResponse:
-    name = _queue_of(request)
+    name = await _queue_of(request)
     await over_shards(request.app[STORE], lambda shard: commands.set_queue_state(shard, name, state))
     (view,) = await _read(request, [name])
     return json_answer(view)
 
 
-def _known(request: web.Request) -> set[str]:
-    return set(request.app[REGISTRY].queues) | set(request.app[SETTINGS].queues)
+async def _known(request: web.Request) -> set[str]:
+    """Return the declared queues, and those that the store has jobs of, such as a plain actor's."""
+    used = await over_shards(request.app[STORE], lambda shard: commands.list_queues(shard))
+    return {
+        *request.app[REGISTRY].queues,
+        *request.app[SETTINGS].queues,
+        *(name for names in used for name in names),
+    }
 
 
-def _queue_of(request: web.Request) -> str:
+async def _queue_of(request: web.Request) -> str:
     """Return the queue in the request's path.
 
     Raises:
-        NotFound: nobody declared it; the detail names those that look alike.
+        NotFound: nobody declared it, and no job is in it; the detail names those that look alike.
     """
-    name, known = request.match_info["name"], _known(request)
+    name, known = request.match_info["name"], await _known(request)
     if name not in known:
         near = difflib.get_close_matches(name[:128], known, n=2, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(sorted(known))}"
