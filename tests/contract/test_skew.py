@@ -43,7 +43,7 @@ def field_of(bench: Bench, job_id: str) -> bytes | None:
 
 def newer_submission(bench: Bench) -> Submission:
     """Make a submission as a newer server does."""
-    fields = {f.name: getattr(spec_of(), f.name) for f in dataclasses.fields(Spec)}
+    fields = {f.name: getattr(spec_of(), f.name) for f in dataclasses.fields(Spec) if f.init}
     return dataclasses.replace(bench.submission(), spec=NewerSpec(**fields))
 
 
