@@ -145,7 +145,9 @@ async def test_the_stock_dramatiq_command_beats_too(
         "@dramatiq.actor\n"
         "def nothing(): ...\n"
     )
-    environ = worker_environ(valkey_url, keyspace, tmp_path) | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    environ = worker_environ(valkey_url, keyspace, tmp_path) | {
+        "PYTHONPATH": os.environ.get("PYTHONPATH", "")
+    }
     with dramatiq_process("actors", environ=environ, cwd=tmp_path):
 
         async def shown() -> WorkerInfo | None:
